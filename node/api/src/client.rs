@@ -1,0 +1,1 @@
+//! A typed client of the REST API, for the operator, the tests and whoever else talks to a node.

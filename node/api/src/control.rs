@@ -1,0 +1,113 @@
+//! The endpoints under `/control`: commands that change roles, and what the operator reads before it gives one.
+//!
+//! Every command carries an epoch, is persisted before it is answered, is idempotent, and is refused by a node that
+//! knows a higher epoch. They need the control credential; when the node has none, they are refused.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use vectorizer_replication::position::{Chain, History, Position};
+
+use crate::replication::Role;
+
+/// `GET /control/state`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// The node's name, on Kubernetes its pod's.
+    pub node: String,
+    /// Durable identity, created with the volume.
+    pub node_id: Uuid,
+    /// Identity of this process.
+    pub boot_id: Uuid,
+    /// The cluster it belongs to; absent until told.
+    pub cluster: Option<Uuid>,
+    /// Role now.
+    pub role: Role,
+    /// On a master, the epoch in which it writes; 0 otherwise.
+    pub master_epoch: u64,
+    /// The highest epoch promised or seen: nothing below it is accepted.
+    pub promised_epoch: u64,
+    /// Whether a master may acknowledge writes right now (its lease is alive and it is not fenced).
+    pub writable: bool,
+    /// The last operation appended, and applied, here.
+    pub position: Position,
+    /// Offset of the last durable operation.
+    pub durable: u64,
+    /// The chain at `position`.
+    pub chain: Chain,
+    /// Epochs in the log.
+    pub history: History,
+    /// Whether this node holds a usable copy of the data (false on an empty volume and in a first full sync).
+    pub has_data: bool,
+    /// The replication address that it follows, on a replica.
+    pub master_address: Option<String>,
+    /// On a replica, whether its session is live; on a master, true.
+    pub connected: bool,
+    /// Version of the node's program.
+    pub version: String,
+}
+
+/// `POST /control/initialize`: makes an empty node the first master of a new cluster, once in the cluster's life.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Initialize {
+    /// The new cluster's identity.
+    pub cluster: Uuid,
+    /// Its first epoch, at least 1.
+    pub epoch: u64,
+}
+
+/// `POST /control/fence`: accept nothing below `epoch` any more.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fence {
+    /// The cluster meant.
+    pub cluster: Uuid,
+    /// The epoch promised from now on.
+    pub epoch: u64,
+}
+
+/// `POST /control/handover`: stop writing in `from_epoch` once `target` holds everything.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Handover {
+    /// The cluster meant.
+    pub cluster: Uuid,
+    /// The epoch that it ends; refused in any other.
+    pub from_epoch: u64,
+    /// The epoch that will follow.
+    pub epoch: u64,
+    /// Node id of the replica that takes over.
+    pub target: Uuid,
+    /// How long writes may be held before everything resumes as before, in ms.
+    pub deadline_ms: u64,
+}
+
+/// `POST /control/promote`: become master of `epoch`, whose first operation follows `at`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Promote {
+    /// The cluster meant.
+    pub cluster: Uuid,
+    /// The epoch granted.
+    pub epoch: u64,
+    /// Where the log must end; refused at any other position.
+    pub at: Position,
+}
+
+/// `POST /control/follow`: be a replica of the master of `epoch`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Follow {
+    /// The cluster meant; taken over by a node that has none.
+    pub cluster: Uuid,
+    /// The master's epoch.
+    pub epoch: u64,
+    /// The master's replication address, `host:port`.
+    pub master_address: String,
+    /// The master's REST address, `http://host:port`: named in refusals, and where held writes are forwarded.
+    pub master_url: String,
+}
+
+/// Answer of every command: the state after it.
+pub type Answer = State;

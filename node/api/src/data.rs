@@ -1,0 +1,1 @@
+//! Collections and vectors: requests as public clients send them, answers as they read them.

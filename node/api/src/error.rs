@@ -1,0 +1,155 @@
+//! Errors of the REST API: a closed set of types, each with its HTTP status and what it says about side effects.
+
+use serde::{Deserialize, Serialize};
+
+/// What went wrong, as a closed set. Serialized in snake case as `error_type`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// The request is malformed or a value is out of range.
+    InvalidRequest,
+    /// No usable credential was sent.
+    Unauthenticated,
+    /// The credential does not allow this.
+    Forbidden,
+    /// No such endpoint.
+    EndpointNotFound,
+    /// The method is not allowed on this endpoint.
+    MethodNotAllowed,
+    /// No such collection.
+    CollectionNotFound,
+    /// No such vector.
+    VectorNotFound,
+    /// A collection of that name exists.
+    CollectionExists,
+    /// The command contradicts what the node is or knows: a higher epoch, another position, another cluster.
+    Conflict,
+    /// The body is larger than allowed.
+    PayloadTooLarge,
+    /// A write was sent to a replica; `details.master` names the master.
+    NotMaster,
+    /// Too many requests at once; `Retry-After` says when to come back.
+    TooManyRequests,
+    /// The node may not acknowledge writes now: fenced, unassigned, or its lease ran out. Nothing happened.
+    Fenced,
+    /// Fewer replicas than the write concern asks for are in sync. Nothing happened.
+    NotEnoughReplicas,
+    /// Free disk space is too low for writes that grow. Nothing happened.
+    DiskFull,
+    /// The node is starting or stopping. Nothing happened.
+    Unavailable,
+    /// The write was appended but not confirmed in time: it may or may not survive.
+    OutcomeUnknown,
+    /// A bug.
+    Internal,
+}
+
+impl ErrorCode {
+    /// Every code, for tables and documents.
+    pub const ALL: [ErrorCode; 18] = [
+        ErrorCode::InvalidRequest,
+        ErrorCode::Unauthenticated,
+        ErrorCode::Forbidden,
+        ErrorCode::EndpointNotFound,
+        ErrorCode::MethodNotAllowed,
+        ErrorCode::CollectionNotFound,
+        ErrorCode::VectorNotFound,
+        ErrorCode::CollectionExists,
+        ErrorCode::Conflict,
+        ErrorCode::PayloadTooLarge,
+        ErrorCode::NotMaster,
+        ErrorCode::TooManyRequests,
+        ErrorCode::Fenced,
+        ErrorCode::NotEnoughReplicas,
+        ErrorCode::DiskFull,
+        ErrorCode::Unavailable,
+        ErrorCode::OutcomeUnknown,
+        ErrorCode::Internal,
+    ];
+
+    /// The HTTP status.
+    pub fn status(self) -> u16 {
+        match self {
+            ErrorCode::InvalidRequest => 400,
+            ErrorCode::Unauthenticated => 401,
+            ErrorCode::Forbidden => 403,
+            ErrorCode::EndpointNotFound
+            | ErrorCode::CollectionNotFound
+            | ErrorCode::VectorNotFound => 404,
+            ErrorCode::MethodNotAllowed => 405,
+            ErrorCode::CollectionExists | ErrorCode::Conflict => 409,
+            ErrorCode::PayloadTooLarge => 413,
+            ErrorCode::NotMaster => 421,
+            ErrorCode::TooManyRequests => 429,
+            ErrorCode::Internal => 500,
+            ErrorCode::Fenced
+            | ErrorCode::NotEnoughReplicas
+            | ErrorCode::DiskFull
+            | ErrorCode::Unavailable => 503,
+            ErrorCode::OutcomeUnknown => 504,
+        }
+    }
+
+    /// Whether the same request may succeed later, unchanged, on the same or another node.
+    pub fn is_retryable(self) -> bool {
+        match self {
+            ErrorCode::NotMaster
+            | ErrorCode::TooManyRequests
+            | ErrorCode::Fenced
+            | ErrorCode::NotEnoughReplicas
+            | ErrorCode::DiskFull
+            | ErrorCode::Unavailable
+            | ErrorCode::OutcomeUnknown => true,
+            ErrorCode::InvalidRequest
+            | ErrorCode::Unauthenticated
+            | ErrorCode::Forbidden
+            | ErrorCode::EndpointNotFound
+            | ErrorCode::MethodNotAllowed
+            | ErrorCode::CollectionNotFound
+            | ErrorCode::VectorNotFound
+            | ErrorCode::CollectionExists
+            | ErrorCode::Conflict
+            | ErrorCode::PayloadTooLarge
+            | ErrorCode::Internal => false,
+        }
+    }
+
+    /// Whether it is certain that the request changed nothing.
+    pub fn has_no_side_effects(self) -> bool {
+        !matches!(self, ErrorCode::OutcomeUnknown | ErrorCode::Internal)
+    }
+}
+
+/// The body of every error answer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, thiserror::Error)]
+#[error("{error_type:?} ({status_code}): {message}")]
+pub struct ApiError {
+    /// What went wrong.
+    pub error_type: ErrorCode,
+    /// What, where, and what would be right.
+    pub message: String,
+    /// The HTTP status once more.
+    pub status_code: u16,
+    /// More, by type: `path` of a bad value, `master` and `master_url` for `not_master`, `position`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<serde_json::Value>,
+}
+
+impl ApiError {
+    /// An error without details.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        ApiError {
+            error_type: code,
+            message: message.into(),
+            status_code: code.status(),
+            details: None,
+        }
+    }
+
+    /// The same with details.
+    #[must_use]
+    pub fn with_details(mut self, details: serde_json::Value) -> Self {
+        self.details = Some(details);
+        self
+    }
+}

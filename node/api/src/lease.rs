@@ -1,0 +1,118 @@
+//! What the leadership Lease says: who may be master, in which process, in which epoch.
+//!
+//! `spec.holderIdentity` is the pod's name; everything else stands in annotations. The operator grants by writing all
+//! of it at once; the node renews `spec.renewTime` and, after a restart of its own, takes the next epoch by replacing
+//! exactly the version that it read. Every change is a compare-and-swap on the Lease's resourceVersion.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+/// Annotation: durable identity of the holder, or empty when the Lease is vacant.
+pub const NODE_ID: &str = "vectorizer.hivellm.io/node-id";
+/// Annotation: identity of the holder's process.
+pub const BOOT_ID: &str = "vectorizer.hivellm.io/boot-id";
+/// Annotation: the epoch granted, or, when vacant, the epoch below which nobody may write any more.
+pub const EPOCH: &str = "vectorizer.hivellm.io/epoch";
+/// Annotation: the cluster's identity.
+pub const CLUSTER: &str = "vectorizer.hivellm.io/cluster";
+
+/// How often a master renews, in ms.
+pub const RENEW_EVERY_MS: u64 = 2_000;
+/// How long a confirmed renewal permits to acknowledge writes, in ms, from the moment that it was sent.
+pub const PERMIT_MS: u64 = 10_000;
+/// How long the operator must see an unchanged Lease, in ms on its own monotonic clock, before it counts as run out.
+pub const EXPIRE_MS: u64 = 15_000;
+
+/// The content of the Lease that decides.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Grant {
+    /// Identity of the cluster.
+    pub cluster: Uuid,
+    /// Epoch granted; when vacant, the lowest epoch that can be granted next.
+    pub epoch: u64,
+    /// The holder; `None` when vacant.
+    pub holder: Option<Holder>,
+}
+
+/// Who holds it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Holder {
+    /// Pod name.
+    pub pod: String,
+    /// Durable identity of the node.
+    pub node_id: Uuid,
+    /// Identity of the process.
+    pub boot_id: Uuid,
+}
+
+/// A Lease that this program did not write, or that somebody changed by hand.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("lease annotation `{key}` is {found}: expected {expected}")]
+pub struct GrantError {
+    key: &'static str,
+    found: String,
+    expected: &'static str,
+}
+
+impl Grant {
+    /// Reads a Lease's holder identity and annotations.
+    pub fn parse(
+        holder_identity: Option<&str>,
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<Self, GrantError> {
+        let pod = holder_identity.unwrap_or_default();
+        let holder = if pod.is_empty() {
+            None
+        } else {
+            Some(Holder {
+                pod: pod.to_owned(),
+                node_id: field(annotations, NODE_ID, "a UUID")?,
+                boot_id: field(annotations, BOOT_ID, "a UUID")?,
+            })
+        };
+        Ok(Grant {
+            cluster: field(annotations, CLUSTER, "a UUID")?,
+            epoch: field(annotations, EPOCH, "a whole number")?,
+            holder,
+        })
+    }
+
+    /// The annotations that say this; the holder's are empty when vacant, so that applying them clears the old ones.
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        let holder = self.holder.as_ref();
+        BTreeMap::from([
+            (CLUSTER.to_owned(), self.cluster.to_string()),
+            (EPOCH.to_owned(), self.epoch.to_string()),
+            (
+                NODE_ID.to_owned(),
+                holder.map(|h| h.node_id.to_string()).unwrap_or_default(),
+            ),
+            (
+                BOOT_ID.to_owned(),
+                holder.map(|h| h.boot_id.to_string()).unwrap_or_default(),
+            ),
+        ])
+    }
+
+    /// `spec.holderIdentity`; empty when vacant.
+    pub fn holder_identity(&self) -> String {
+        self.holder
+            .as_ref()
+            .map(|h| h.pod.clone())
+            .unwrap_or_default()
+    }
+}
+
+fn field<T: std::str::FromStr>(
+    annotations: &BTreeMap<String, String>,
+    key: &'static str,
+    expected: &'static str,
+) -> Result<T, GrantError> {
+    let text = annotations.get(key);
+    text.and_then(|t| t.parse().ok()).ok_or_else(|| GrantError {
+        key,
+        found: text.map_or_else(|| "missing".to_owned(), |t| format!("`{t}`")),
+        expected,
+    })
+}

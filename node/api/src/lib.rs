@@ -1,0 +1,20 @@
+//! The REST API of `vectorizer-node` as types: requests, answers, error codes and, with feature `client`, a client.
+//!
+//! `replication` holds the public endpoints of the specification, `control` the commands that change roles (for the
+//! operator, under a credential of their own), `data` the collections and vectors, `error` the closed set of errors.
+
+pub mod control;
+pub mod data;
+pub mod error;
+pub mod lease;
+pub mod replication;
+
+#[cfg(feature = "client")]
+pub mod client;
+
+/// Answer header: the role of the node that answered, `master`, `replica` or `unassigned`.
+pub const ROLE_HEADER: &str = "x-vectorizer-role";
+/// Answer header: the position, `<epoch>.<offset>`. After a write, that of the write; otherwise what the node has applied.
+pub const POSITION_HEADER: &str = "x-vectorizer-position";
+/// Request header of a forwarded write, so that it is never forwarded twice.
+pub const FORWARDED_HEADER: &str = "x-vectorizer-forwarded";

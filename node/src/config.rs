@@ -1,0 +1,1 @@
+//! Configuration from YAML, environment and flags, refused at start where it is wrong.

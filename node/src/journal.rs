@@ -1,0 +1,1 @@
+//! The segmented write-ahead log that is the replication log.

@@ -1,0 +1,1 @@
+//! Permission to acknowledge writes: from a Lease under Kubernetes, static otherwise.

@@ -1,0 +1,15 @@
+//! The server behind `vectorizer-node`: a vector store that replicates itself.
+//!
+//! A write goes `http → writer → journal → store → link`; a replica's goes `link → writer → journal → store`. The writer
+//! is the only one that changes anything: journal order, apply order and visibility order are the same.
+
+pub mod config;
+pub mod data_dir;
+pub mod http;
+pub mod journal;
+pub mod lease;
+pub mod link;
+pub mod metrics;
+pub mod role;
+pub mod store;
+pub mod writer;

@@ -1,0 +1,3 @@
+//! `vectorizer-node`: the server's command line.
+
+fn main() {}

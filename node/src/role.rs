@@ -1,0 +1,1 @@
+//! Role, epochs and identity of this node, durable.
