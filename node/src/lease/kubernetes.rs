@@ -1,0 +1,231 @@
+//! The Lease that names the master: renewed by the master itself, granted by the operator, taken over by nobody else.
+//!
+//! Every change replaces exactly the version that was read. A conflict is answered by reading again and checking the
+//! *content*: as long as it still names this node, this process and this epoch, the renewal is tried once more;
+//! anything else means that mastership is over.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use tokio::sync::Mutex;
+use uuid::Uuid;
+use vectorizer_api::lease::{Grant, GrantError, Holder, PERMIT_MS, RENEW_EVERY_MS};
+
+use super::{Permit, boot_time_ms};
+
+/// One request to the API server may take this long: a renewal that hangs must leave time for the next.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Why the Lease could not be read or changed, or does not allow what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseError {
+    /// The API server did not answer, or refused.
+    #[error("the Kubernetes API: {0}")]
+    Api(#[from] kube::Error),
+    /// It did not answer in time.
+    #[error("the Kubernetes API did not answer within {REQUEST_TIMEOUT:?}")]
+    Timeout,
+    /// The Lease holds something else than a grant.
+    #[error(transparent)]
+    Malformed(#[from] GrantError),
+    /// The Lease names another holder, process or epoch.
+    #[error("the lease grants epoch {epoch} to {holder}, not epoch {wanted} to this process")]
+    NotGranted {
+        /// What the Lease says.
+        epoch: u64,
+        /// Whom it names.
+        holder: String,
+        /// What was asked for.
+        wanted: u64,
+    },
+    /// Somebody else changed the Lease in between.
+    #[error("the lease was changed by somebody else at the same time")]
+    Conflict,
+}
+
+/// Access to one Lease for one process.
+pub struct KubernetesLease {
+    api: Api<Lease>,
+    name: String,
+    identity: Holder,
+    permit: Permit,
+    /// The newest version seen. Only one request is under way at a time.
+    current: Mutex<Option<Lease>>,
+}
+
+impl KubernetesLease {
+    /// Access to the Lease `name` in `namespace`, with this pod's credentials, for this process.
+    pub async fn connect(
+        namespace: &str,
+        name: &str,
+        identity: Holder,
+    ) -> Result<Self, LeaseError> {
+        let client = Client::try_default().await?;
+        Ok(Self::new(client, namespace, name, identity))
+    }
+
+    /// The same with a given client.
+    pub fn new(client: Client, namespace: &str, name: &str, identity: Holder) -> Self {
+        KubernetesLease {
+            api: Api::namespaced(client, namespace),
+            name: name.to_owned(),
+            identity,
+            permit: Permit::none(),
+            current: Mutex::new(None),
+        }
+    }
+
+    /// The permit that renewals extend.
+    pub fn permit(&self) -> Permit {
+        self.permit.clone()
+    }
+
+    /// Confirms that the Lease grants `epoch` to this process, by renewing it once. Extends the permit.
+    pub async fn confirm(&self, epoch: u64) -> Result<(), LeaseError> {
+        let mut current = self.current.lock().await;
+        let lease = bounded(self.api.get(&self.name)).await?;
+        self.check(&lease, epoch)?;
+        self.replace(&mut current, lease).await
+    }
+
+    /// After a restart of a master: takes the next epoch if the Lease still names this *node*, whatever its process.
+    /// Returns the epoch taken, above `promised`, or `None` when the Lease names somebody else or nobody.
+    pub async fn retake(&self, cluster: Uuid, promised: u64) -> Result<Option<u64>, LeaseError> {
+        let mut current = self.current.lock().await;
+        let mut lease = bounded(self.api.get(&self.name)).await?;
+        let grant = parse(&lease)?;
+        let ours = grant
+            .holder
+            .as_ref()
+            .is_some_and(|h| h.node_id == self.identity.node_id);
+        // A promise above the granted epoch is a fence: somebody else is, or is about to be, the master.
+        if !ours || grant.cluster != cluster || grant.epoch < promised {
+            return Ok(None);
+        }
+        let next = Grant {
+            cluster,
+            epoch: grant.epoch + 1,
+            holder: Some(self.identity.clone()),
+        };
+        let spec = lease.spec.get_or_insert_default();
+        spec.holder_identity = Some(next.holder_identity());
+        spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(1));
+        lease
+            .metadata
+            .annotations
+            .get_or_insert_default()
+            .extend(next.annotations());
+        self.replace(&mut current, lease).await?;
+        Ok(Some(next.epoch))
+    }
+
+    /// Renews until mastership of `epoch` is over, then revokes the permit and returns why.
+    ///
+    /// `healthy` is asked before each renewal: a writer that has not finished an fsync for long must not be kept alive.
+    pub async fn hold(&self, epoch: u64, healthy: impl Fn() -> bool) -> LeaseError {
+        let mut every = tokio::time::interval(Duration::from_millis(RENEW_EVERY_MS));
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            if !healthy() {
+                tracing::warn!(
+                    epoch,
+                    "not renewing the lease: the writer has not finished an fsync for 5 s"
+                );
+                continue;
+            }
+            match self.renew(epoch).await {
+                Ok(()) => {}
+                Err(error @ (LeaseError::NotGranted { .. } | LeaseError::Malformed(_))) => {
+                    self.permit.revoke();
+                    return error;
+                }
+                Err(error @ (LeaseError::Api(_) | LeaseError::Timeout | LeaseError::Conflict)) => {
+                    // The permit runs out by itself; until then the next renewal may succeed.
+                    tracing::warn!(epoch, %error, "lease not renewed");
+                }
+            }
+        }
+    }
+
+    async fn renew(&self, epoch: u64) -> Result<(), LeaseError> {
+        let mut current = self.current.lock().await;
+        let lease = match current.take() {
+            Some(lease) => lease,
+            None => bounded(self.api.get(&self.name)).await?,
+        };
+        self.check(&lease, epoch)?;
+        match self.replace(&mut current, lease).await {
+            Err(LeaseError::Conflict) => {
+                let lease = bounded(self.api.get(&self.name)).await?;
+                self.check(&lease, epoch)?;
+                self.replace(&mut current, lease).await
+            }
+            other => other,
+        }
+    }
+
+    fn check(&self, lease: &Lease, epoch: u64) -> Result<(), LeaseError> {
+        let grant = parse(lease)?;
+        if grant.epoch == epoch && grant.holder.as_ref() == Some(&self.identity) {
+            return Ok(());
+        }
+        let holder = grant.holder.map_or_else(
+            || "nobody".to_owned(),
+            |h| format!("{} ({})", h.pod, h.boot_id),
+        );
+        Err(LeaseError::NotGranted {
+            epoch: grant.epoch,
+            holder,
+            wanted: epoch,
+        })
+    }
+
+    /// Writes `lease` with a fresh renewal time over the version that it was read at, and extends the permit.
+    async fn replace(
+        &self,
+        current: &mut Option<Lease>,
+        mut lease: Lease,
+    ) -> Result<(), LeaseError> {
+        *current = None;
+        let spec = lease.spec.get_or_insert_default();
+        spec.renew_time = Some(MicroTime(k8s_openapi::jiff::Timestamp::now()));
+        let sent = boot_time_ms();
+        match bounded(self.api.replace(&self.name, &PostParams::default(), &lease)).await {
+            Ok(stored) => {
+                self.permit.extend(sent + PERMIT_MS);
+                *current = Some(stored);
+                Ok(())
+            }
+            Err(LeaseError::Api(kube::Error::Api(status))) if status.code == 409 => {
+                Err(LeaseError::Conflict)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn parse(lease: &Lease) -> Result<Grant, GrantError> {
+    let holder = lease
+        .spec
+        .as_ref()
+        .and_then(|s| s.holder_identity.as_deref());
+    Grant::parse(
+        holder,
+        lease
+            .metadata
+            .annotations
+            .as_ref()
+            .unwrap_or(&Default::default()),
+    )
+}
+
+async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, LeaseError> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(LeaseError::Timeout),
+    }
+}
