@@ -1,6 +1,9 @@
 //! The replication protocol as a sans-IO state machine: no socket, no clock, no file.
 //!
-//! A driver feeds inputs and the time into a session, and carries out what it hands back, in order.
+//! A driver feeds inputs and the time into a session, and carries out what it hands back, in order. Decisions about
+//! roles and about where two logs part are pure functions over plain data.
 
 pub mod batch;
+mod breakage;
+pub mod command;
 pub mod position;

@@ -1,0 +1,65 @@
+//! Deliberate defects, switched on one at a time by tests that show that the simulator notices them.
+//!
+//! Outside this crate's own tests every switch is the constant `false`, and the compiler removes what it guards.
+
+/// One defect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(not(test), allow(dead_code))]
+pub(crate) enum Breakage {
+    /// Commands and sessions below the promised epoch are accepted.
+    DropEpochCheck,
+    /// A reconnecting replica is fed from one operation too late.
+    ResumeOneOff,
+    /// A restarted master begins its log again at offset 1.
+    ResetOffsetsOnRestart,
+    /// A replica acknowledges before it appends.
+    AckBeforeAppend,
+    /// A divergent tail is kept where it has to be cut.
+    SkipTruncate,
+    /// A replica takes a batch without looking at the chain before it, and a master lets it.
+    IgnoreChain,
+    /// A snapshot counts as complete at its last chunk, not at the end of what was written meanwhile.
+    SnapshotExactTooEarly,
+    /// A restarted master goes on in the epoch of its former process.
+    KeepEpochOnRestart,
+    /// `promote` does not look at the position.
+    PromoteAnywhere,
+    /// A hand-over does not wait for the target.
+    HandOverWithoutWaiting,
+    /// Whoever asks is fed, without a window.
+    UnboundedWindow,
+}
+
+#[cfg(not(test))]
+pub(crate) const fn on(_: Breakage) -> bool {
+    false
+}
+
+#[cfg(test)]
+pub(crate) use switch::{on, with};
+
+#[cfg(test)]
+mod switch {
+    use super::Breakage;
+    use std::cell::Cell;
+
+    thread_local!(static ACTIVE: Cell<Option<Breakage>> = const { Cell::new(None) });
+
+    /// Whether a defect is switched on in this thread.
+    pub(crate) fn on(breakage: Breakage) -> bool {
+        ACTIVE.get() == Some(breakage)
+    }
+
+    /// Runs `body` with a defect switched on, and off again afterwards, also after a panic.
+    pub(crate) fn with<T>(breakage: Breakage, body: impl FnOnce() -> T) -> T {
+        struct Reset;
+        impl Drop for Reset {
+            fn drop(&mut self) {
+                ACTIVE.set(None);
+            }
+        }
+        ACTIVE.set(Some(breakage));
+        let _reset = Reset;
+        body()
+    }
+}
