@@ -116,3 +116,84 @@ fn field<T: std::str::FromStr>(
         expected,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn granted() -> Grant {
+        Grant {
+            cluster: Uuid::from_u128(1),
+            epoch: 7,
+            holder: Some(Holder {
+                pod: "vc-master-0".to_owned(),
+                node_id: Uuid::from_u128(2),
+                boot_id: Uuid::from_u128(3),
+            }),
+        }
+    }
+
+    fn reread(grant: &Grant) -> Result<Grant, GrantError> {
+        Grant::parse(Some(&grant.holder_identity()), &grant.annotations())
+    }
+
+    #[test]
+    fn what_is_written_is_what_is_read() {
+        assert_eq!(reread(&granted()), Ok(granted()));
+        let vacant = Grant {
+            holder: None,
+            ..granted()
+        };
+        assert_eq!(reread(&vacant), Ok(vacant));
+    }
+
+    #[test]
+    fn a_lease_without_holder_identity_is_vacant_whatever_its_annotations_say() {
+        let read = Grant::parse(None, &granted().annotations()).unwrap();
+        assert_eq!(read.holder, None);
+        assert_eq!(read.epoch, 7);
+    }
+
+    #[test]
+    fn a_vacant_lease_clears_the_former_holders_annotations() {
+        let vacant = Grant {
+            holder: None,
+            ..granted()
+        };
+        assert_eq!(vacant.annotations()[NODE_ID], "");
+        assert_eq!(vacant.annotations()[BOOT_ID], "");
+        assert_eq!(vacant.holder_identity(), "");
+    }
+
+    #[test]
+    fn a_lease_changed_by_hand_is_refused_with_the_annotation_and_what_it_should_be() {
+        for (key, value, expected) in [
+            (CLUSTER, Some("x"), "a UUID"),
+            (CLUSTER, None, "a UUID"),
+            (EPOCH, Some("-1"), "a whole number"),
+            (EPOCH, None, "a whole number"),
+            (NODE_ID, Some(""), "a UUID"),
+            (BOOT_ID, None, "a UUID"),
+        ] {
+            let mut annotations = granted().annotations();
+            match value {
+                Some(value) => annotations.insert(key.to_owned(), value.to_owned()),
+                None => annotations.remove(key),
+            };
+            let error = Grant::parse(Some("vc-master-0"), &annotations)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(key) && error.contains(expected), "{error}");
+            let found = value.unwrap_or("missing");
+            assert!(error.contains(found), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_permit_ends_before_the_operator_may_believe_the_lease_has_run_out() {
+        const {
+            assert!(RENEW_EVERY_MS * 2 < PERMIT_MS);
+            assert!(PERMIT_MS < EXPIRE_MS);
+        }
+    }
+}
