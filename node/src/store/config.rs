@@ -1,0 +1,176 @@
+//! What a collection is made with, and what names and ids are allowed.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Most dimensions that a collection may have.
+pub const MAX_DIMENSION: usize = 65_536;
+/// Longest name of a collection, in bytes.
+pub const MAX_NAME_LEN: usize = 255;
+/// Longest id of a vector, in bytes.
+pub const MAX_ID_LEN: usize = 1_024;
+/// Longest description of a collection, in bytes.
+pub const MAX_DESCRIPTION_LEN: usize = 4_096;
+/// The key of a payload that holds the text that was embedded; hybrid search reads its terms there.
+pub const TEXT_KEY: &str = "content";
+
+/// How near two vectors are. Of every score, the higher is the better.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    /// The cosine of their angle, in -1..=1; 0 when one of them is all zeros.
+    #[default]
+    Cosine,
+    /// `1 / (1 + distance)`, in 0..=1.
+    Euclidean,
+    /// Their dot product, unbounded.
+    #[serde(alias = "dot_product")]
+    DotProduct,
+}
+
+impl Metric {
+    /// The word used in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Metric::Cosine => "cosine",
+            Metric::Euclidean => "euclidean",
+            Metric::DotProduct => "dotproduct",
+        }
+    }
+}
+
+impl FromStr for Metric {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "cosine" => Ok(Metric::Cosine),
+            "euclidean" => Ok(Metric::Euclidean),
+            "dotproduct" | "dot_product" => Ok(Metric::DotProduct),
+            other => Err(ConfigError::Metric(other.to_owned())),
+        }
+    }
+}
+
+/// What a collection is made with; it never changes afterwards.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CollectionConfig {
+    /// Numbers in each vector, 1..=[`MAX_DIMENSION`].
+    pub dimension: usize,
+    /// How near two vectors are.
+    pub metric: Metric,
+    /// What a person wrote about it; at most [`MAX_DESCRIPTION_LEN`] bytes, never empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// A name, id or setting that is not allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The dimension is 0 or too large.
+    #[error("dimension {0} is not within 1..={MAX_DIMENSION}")]
+    Dimension(usize),
+    /// No such metric.
+    #[error("unknown metric `{0}`: expected cosine, euclidean or dotproduct")]
+    Metric(String),
+    /// The description is too long.
+    #[error("the description is {0} bytes long: at most {MAX_DESCRIPTION_LEN} are allowed")]
+    Description(usize),
+    /// Not a name for a collection.
+    #[error(
+        "`{0}` is no name for a collection: expected 1 to {MAX_NAME_LEN} of A-Z a-z 0-9 _ . - , and neither `.` nor `..`"
+    )]
+    Name(String),
+    /// Not an id for a vector.
+    #[error(
+        "an id of {0} bytes is not allowed: expected 1 to {MAX_ID_LEN} bytes without control characters"
+    )]
+    Id(usize),
+}
+
+impl CollectionConfig {
+    /// Without a description.
+    pub fn new(dimension: usize, metric: Metric) -> Self {
+        CollectionConfig {
+            dimension,
+            metric,
+            description: None,
+        }
+    }
+
+    /// Checks every field.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if !(1..=MAX_DIMENSION).contains(&self.dimension) {
+            return Err(ConfigError::Dimension(self.dimension));
+        }
+        match &self.description {
+            Some(text) if text.len() > MAX_DESCRIPTION_LEN => {
+                Err(ConfigError::Description(text.len()))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Checks the name of a collection.
+pub fn validate_name(name: &str) -> Result<(), ConfigError> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    let fits = (1..=MAX_NAME_LEN).contains(&name.len());
+    if fits && name.bytes().all(allowed) && name != "." && name != ".." {
+        Ok(())
+    } else {
+        Err(ConfigError::Name(name.chars().take(64).collect()))
+    }
+}
+
+/// Checks the id of a vector.
+pub fn validate_id(id: &str) -> Result<(), ConfigError> {
+    if (1..=MAX_ID_LEN).contains(&id.len()) && !id.chars().any(char::is_control) {
+        Ok(())
+    } else {
+        Err(ConfigError::Id(id.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_safe_in_paths_and_urls() {
+        for good in ["a", "docs-2024.v1_final", &"x".repeat(255)] {
+            assert_eq!(validate_name(good), Ok(()), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a b", "ä", "a\0", &"x".repeat(256)] {
+            assert!(validate_name(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn ids_are_short_texts_without_control_characters() {
+        for good in ["a", "id with spaces / and ümlauts", &"x".repeat(1024)] {
+            assert_eq!(validate_id(good), Ok(()), "{good}");
+        }
+        for bad in ["", "a\nb", "\u{7f}", &"x".repeat(1025)] {
+            assert!(validate_id(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn metrics_are_read_under_all_their_names_and_dimensions_are_bounded() {
+        assert_eq!("dot_product".parse(), Ok(Metric::DotProduct));
+        for metric in [Metric::Cosine, Metric::Euclidean, Metric::DotProduct] {
+            assert_eq!(metric.as_str().parse(), Ok(metric));
+        }
+        let refused = "manhattan".parse::<Metric>().unwrap_err().to_string();
+        assert!(
+            refused.contains("cosine, euclidean or dotproduct"),
+            "{refused}"
+        );
+        for (dimension, ok) in [(0, false), (1, true), (65_536, true), (65_537, false)] {
+            let config = CollectionConfig::new(dimension, Metric::Cosine);
+            assert_eq!(config.validate().is_ok(), ok, "{dimension}");
+        }
+    }
+}
