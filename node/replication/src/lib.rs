@@ -3,7 +3,11 @@
 //! A driver feeds inputs and the time into a session, and carries out what it hands back, in order. Decisions about
 //! roles and about where two logs part are pure functions over plain data.
 
+pub mod auth;
 pub mod batch;
 mod breakage;
 pub mod command;
+pub mod frame;
+pub mod handshake;
+pub mod message;
 pub mod position;
