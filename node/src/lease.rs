@@ -5,11 +5,13 @@
 //! task extends it with every renewal that the API server confirmed, counted from the moment the renewal was *sent*.
 
 mod kubernetes;
+mod leadership;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use kubernetes::{KubernetesLease, LeaseError};
+pub use leadership::Leadership;
 
 /// Until when this process may acknowledge writes. Shared by the renewing task and the writer.
 #[derive(Clone, Debug)]

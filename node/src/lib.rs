@@ -12,4 +12,4 @@ pub mod link;
 pub mod metrics;
 pub mod role;
 pub mod store;
-// pub mod writer;
+pub mod writer;

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+pub use vectorizer_replication::command::{HandedOver, Standing};
 use vectorizer_replication::position::History;
 
 const MAGIC: &[u8; 8] = b"VECROLE\0";
@@ -27,32 +28,6 @@ const VERSION: u32 = 1;
 const HEAD_LEN: usize = 16;
 /// No role file is longer; a longer one is not read.
 const MAX_LEN: u64 = 16 << 20;
-
-/// What the node was last told to be. On every start it begins as that, except that a master waits for its permit.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(
-    rename_all = "camelCase",
-    rename_all_fields = "camelCase",
-    deny_unknown_fields
-)]
-pub enum Standing {
-    /// Not told yet, or fenced: serves no data and claims nothing.
-    Unassigned,
-    /// Writes in `epoch`.
-    Master {
-        /// The epoch.
-        epoch: u64,
-    },
-    /// Follows the master of `epoch`.
-    Replica {
-        /// The master's epoch.
-        epoch: u64,
-        /// Its replication address, `host:port`.
-        master_address: String,
-        /// Its REST address, where known.
-        master_url: Option<String>,
-    },
-}
 
 /// Everything about this node that must survive, apart from its data.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -66,6 +41,8 @@ pub struct RoleState {
     pub promised: u64,
     /// What the node was last told to be.
     pub standing: Standing,
+    /// The last hand-over, as long as nothing has come after it.
+    pub handed_over: Option<HandedOver>,
     /// The epochs of the log.
     pub history: History,
     /// The directory `gen-<n>` that holds checkpoints and journal.
@@ -82,6 +59,7 @@ impl RoleState {
             cluster: None,
             promised: 0,
             standing: Standing::Unassigned,
+            handed_over: None,
             history: History::default(),
             generation: 1,
             has_data: false,

@@ -1,1 +1,207 @@
-//! The one task that owns journal, store and role.
+//! The one task that owns journal, store and role: journal order, apply order and visibility order are the same.
+//!
+//! A dedicated thread drains a bounded queue of jobs. Each drain appends and applies everything in it, makes it visible
+//! to the links, does one fsync for all, and only then releases the replies: group commit. The network send of an
+//! operation runs beside its fsync. Everybody else holds a [`WriterHandle`].
+//!
+//! What can fail is checked before the journal; once an operation is in the journal, applying it cannot fail.
+
+mod control;
+mod follower;
+mod handle;
+mod state;
+mod thread;
+mod write;
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+use vectorizer_api::error::{ApiError, ErrorCode};
+use vectorizer_replication::batch::Batch;
+use vectorizer_replication::command::{Command, HandedOver, Refusal};
+use vectorizer_replication::position::Position;
+
+use crate::store::{CollectionConfig, SnapshotHeader, SnapshotTrailer};
+
+pub use handle::WriterHandle;
+pub use state::{NodeState, Progress};
+pub use thread::{Start, WriterOptions, start};
+
+/// A client's write, its text already turned into vectors.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WriteRequest {
+    /// Creates an empty collection.
+    CreateCollection {
+        /// Its name.
+        name: String,
+        /// Its dimension and metric.
+        config: CollectionConfig,
+    },
+    /// Drops a collection and all that is in it.
+    DropCollection {
+        /// Its name.
+        name: String,
+    },
+    /// Inserts vectors, or replaces those of the same id.
+    Upsert {
+        /// The collection's name.
+        collection: String,
+        /// The vectors.
+        items: Vec<UpsertItem>,
+        /// Whether one bad item refuses all.
+        atomic: bool,
+    },
+    /// Changes vectors that exist.
+    Update {
+        /// The collection's name.
+        collection: String,
+        /// The changes.
+        items: Vec<UpdateItem>,
+        /// Whether one bad item refuses all.
+        atomic: bool,
+    },
+    /// Deletes vectors by id.
+    Delete {
+        /// The collection's name.
+        collection: String,
+        /// The ids.
+        ids: Vec<String>,
+        /// Whether one missing id refuses all.
+        atomic: bool,
+    },
+}
+
+/// One vector to insert or replace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpsertItem {
+    /// Its id.
+    pub id: String,
+    /// As many finite numbers as the collection has dimensions.
+    pub vector: Vec<f32>,
+    /// Its payload, kept as it is.
+    pub payload: Map<String, Value>,
+}
+
+/// One change of a vector that exists.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpdateItem {
+    /// Its id.
+    pub id: String,
+    /// The new vector; absent leaves it.
+    pub vector: Option<Vec<f32>>,
+    /// Payload keys to set; absent leaves the payload, other keys stay.
+    pub payload: Option<Map<String, Value>>,
+}
+
+/// The answer to a write that was carried out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WriteReply {
+    /// Where the log ended after it. A read that asks for at least this sees it.
+    pub position: Position,
+    /// One result per item, in the order of the request; empty for collections.
+    pub results: Vec<ItemResult>,
+}
+
+/// What became of one item of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ItemResult {
+    /// Its id.
+    pub id: String,
+    /// Carried out, or why not.
+    pub outcome: Result<(), ApiError>,
+}
+
+/// Why a write was not carried out, or may not have been.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WriteError {
+    /// An answer for the client.
+    Api(ApiError),
+    /// Another node is about to take over. Nothing happened: watch the state, then retry here or forward.
+    HandingOver,
+}
+
+impl WriteError {
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        WriteError::Api(ApiError::new(code, message))
+    }
+}
+
+/// One session of this node with its master. Operations of an older session are refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SessionId(u64);
+
+/// Why a replica's session cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SinkError {
+    /// The master is not one that this node may follow: another cluster, or an epoch below the one promised.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A newer session, a fence or a change of role ended this one.
+    #[error("this session is over: a newer one, a fence or a change of role ended it")]
+    SessionOver,
+    /// The bytes do not continue this node's log, or cannot be applied: this replica stops until it is resynced.
+    #[error("what the master sent does not fit: {0}")]
+    Mismatch(String),
+    /// The writer has stopped.
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// What became of an attempt to drop a divergent tail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TruncateOutcome {
+    /// Log and store end there now; the tail was written aside.
+    Done,
+    /// No checkpoint is old enough: only a full sync helps.
+    NeedsSnapshot,
+}
+
+type Reply<T> = oneshot::Sender<T>;
+
+/// What the writer's thread is asked to do.
+enum Job {
+    Write(WriteRequest, Reply<Result<WriteReply, WriteError>>),
+    AcceptMaster {
+        epoch: u64,
+        cluster: Uuid,
+        reply: Reply<Result<SessionId, SinkError>>,
+    },
+    Replicate {
+        session: SessionId,
+        batches: Vec<Batch>,
+        reply: Reply<Result<(), SinkError>>,
+    },
+    Truncate {
+        session: SessionId,
+        to: Position,
+        reply: Reply<Result<TruncateOutcome, SinkError>>,
+    },
+    SnapshotBegin {
+        session: SessionId,
+        header: Box<SnapshotHeader>,
+        reply: Reply<Result<(), SinkError>>,
+    },
+    SnapshotChunk {
+        session: SessionId,
+        index: u32,
+        bytes: Bytes,
+        reply: Reply<Result<(), SinkError>>,
+    },
+    SnapshotEnd {
+        session: SessionId,
+        trailer: SnapshotTrailer,
+        reply: Reply<Result<(), SinkError>>,
+    },
+    Command(Command, Reply<Result<(), ApiError>>),
+    HoldWrites {
+        cluster: Uuid,
+        plan: HandedOver,
+        until: std::time::Instant,
+        reply: Reply<Result<Position, ApiError>>,
+    },
+    ReleaseWrites(HandedOver),
+    FinishHandover(HandedOver, Reply<Result<(), ApiError>>),
+    Tick,
+    Stop(Reply<()>),
+}

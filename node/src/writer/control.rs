@@ -1,0 +1,213 @@
+//! Commands that change the role, as the writer carries them out. What is allowed is one pure function
+//! ([`decide`]); here its transitions become durable, and only then are answered.
+
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+use vectorizer_api::control::Handover;
+use vectorizer_api::error::{ApiError, ErrorCode};
+use vectorizer_replication::command::{Command, Effect, HandedOver, RoleFacts, Transition, decide};
+use vectorizer_replication::position::Position;
+
+use super::thread::{Hold, Writer};
+use super::{Job, WriterHandle};
+use crate::link::ReplicaTable;
+use crate::role::RoleState;
+
+/// A handover may hold writes for no longer than this, whatever the command says.
+const LONGEST_HOLD: Duration = Duration::from_secs(60);
+
+impl WriterHandle {
+    /// Stops writing in `from_epoch` once the target holds everything durably, and promises the next epoch.
+    ///
+    /// Runs to its end even when the caller goes away. Until the promise is durable, every failure and the deadline
+    /// leave this node writing as before.
+    pub async fn handover(
+        &self,
+        command: Handover,
+        replicas: ReplicaTable,
+    ) -> Result<(), ApiError> {
+        let this = self.clone();
+        let plan = HandedOver {
+            from_epoch: command.from_epoch,
+            epoch: command.epoch,
+            target: command.target,
+        };
+        let run = async move {
+            let outcome = this.hand_over(command, plan, &replicas).await;
+            if outcome.is_err() {
+                // A writer that has stopped holds nothing.
+                let _ = this.jobs.send(Job::ReleaseWrites(plan)).await;
+            }
+            outcome
+        };
+        match tokio::spawn(run).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.stopping()),
+        }
+    }
+
+    async fn hand_over(
+        &self,
+        command: Handover,
+        plan: HandedOver,
+        replicas: &ReplicaTable,
+    ) -> Result<(), ApiError> {
+        let target = plan.target;
+        let limit = Duration::from_millis(command.deadline_ms).min(LONGEST_HOLD);
+        let until = Instant::now() + limit;
+        let cluster = command.cluster;
+        let end = self
+            .refusable(|reply| Job::HoldWrites {
+                cluster,
+                plan,
+                until,
+                reply,
+            })
+            .await?;
+        if !self.state.borrow().handing_over {
+            // Given twice: it was finished before, and the answer is the same.
+            return Ok(());
+        }
+        let mut changed = replicas.changed();
+        let caught_up = async {
+            loop {
+                changed.borrow_and_update();
+                match replicas.durable_of(target) {
+                    Some(durable) if durable >= end.offset => return true,
+                    Some(_) => {}
+                    None => return false,
+                }
+                if changed.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        let message = match tokio::time::timeout_at(until.into(), caught_up).await {
+            Ok(true) => {
+                return self
+                    .refusable(|reply| Job::FinishHandover(plan, reply))
+                    .await;
+            }
+            Ok(false) => {
+                format!("replica {target} is not connected: see GET /replication/replicas")
+            }
+            Err(_) => format!(
+                "replica {target} did not reach {end} within {} ms",
+                limit.as_millis()
+            ),
+        };
+        Err(ApiError::new(
+            ErrorCode::Conflict,
+            format!("{message}; this node goes on writing"),
+        ))
+    }
+}
+
+impl Writer {
+    pub(super) fn facts(&self) -> RoleFacts {
+        let own = self.role.state();
+        RoleFacts {
+            node_id: own.node_id,
+            cluster: own.cluster,
+            promised: own.promised,
+            standing: own.standing.clone(),
+            writing: self.writing.is_some(),
+            end: self.journal.end().position,
+            has_data: own.has_data,
+            handed_over: own.handed_over,
+        }
+    }
+
+    pub(super) fn decide(&self, command: &Command) -> Result<Transition, ApiError> {
+        decide(&self.facts(), command)
+            .map_err(|refusal| ApiError::new(ErrorCode::Conflict, refusal.to_string()))
+    }
+
+    pub(super) fn command(&mut self, command: &Command) -> Result<(), ApiError> {
+        if matches!(command, Command::Promote { .. }) {
+            // A promotion is decided on what is durable.
+            self.sync_or_abort();
+        }
+        let transition = self.decide(command)?;
+        self.carry_out(transition);
+        Ok(())
+    }
+
+    /// Everything is durable when this returns. The order is that of [`Effect`]'s documentation.
+    pub(super) fn carry_out(&mut self, transition: Transition) {
+        let persists = transition.persists(&self.facts());
+        match transition.effect {
+            Effect::None | Effect::HoldWrites => {}
+            Effect::StopWriting => {
+                self.stop_writing();
+                self.session = None;
+                self.sync_or_abort();
+            }
+            Effect::EndSession | Effect::OpenEpoch(_) => {
+                self.session = None;
+                self.sync_or_abort();
+            }
+        }
+        let Transition {
+            cluster,
+            promised,
+            standing,
+            handed_over,
+            effect,
+        } = transition;
+        let change = |role: &mut RoleState| {
+            role.cluster = cluster;
+            role.promised = promised;
+            role.standing = standing;
+            role.handed_over = handed_over;
+        };
+        if let Effect::OpenEpoch(epoch) = effect {
+            self.open_epoch(epoch, change);
+        } else if persists {
+            self.save_role(change);
+            self.publish_state();
+        }
+    }
+
+    /// Refuses new writes, to be tried again, and answers where the log ends.
+    pub(super) fn hold_writes(
+        &mut self,
+        cluster: Uuid,
+        plan: HandedOver,
+        until: Instant,
+    ) -> Result<Position, ApiError> {
+        let transition = self.decide(&Command::Handover { cluster, plan })?;
+        if transition.effect == Effect::HoldWrites {
+            self.hold = Some(Hold { plan, until });
+            self.publish_state();
+        }
+        Ok(self.journal.end().position)
+    }
+
+    pub(super) fn release_writes(&mut self, plan: HandedOver) {
+        if self.hold.take_if(|h| h.plan == plan).is_some() {
+            self.publish_state();
+        }
+    }
+
+    /// The point of no return of a handover: promises the next epoch and stops writing, if the hold still stands.
+    pub(super) fn finish_handover(&mut self, plan: HandedOver) -> Result<(), ApiError> {
+        let own = self.role.state();
+        if own.handed_over == Some(plan) && own.promised == plan.epoch {
+            return Ok(());
+        }
+        if !self
+            .hold
+            .as_ref()
+            .is_some_and(|h| h.plan == plan && Instant::now() < h.until)
+        {
+            let message = "the handover missed its deadline; this node goes on writing";
+            return Err(ApiError::new(ErrorCode::Conflict, message));
+        }
+        let transition = self.decide(&Command::FinishHandover { plan })?;
+        self.handed_over_at = Some(Instant::now());
+        self.carry_out(transition);
+        Ok(())
+    }
+}

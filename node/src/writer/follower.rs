@@ -1,0 +1,244 @@
+//! The replica's part: what its master sends becomes journal and store, in the order it comes.
+//!
+//! A session belongs to one master's epoch. A full sync goes into a generation of its own on disk and a store of its
+//! own in memory; both replace the old ones in one durable step, once they are exact. Until then the node serves, and
+//! would come back with, what it had.
+
+use bytes::Bytes;
+use uuid::Uuid;
+use vectorizer_replication::batch::Batch;
+use vectorizer_replication::command::{Command, decide};
+use vectorizer_replication::position::{EpochStart, Position};
+
+use super::thread::{Writer, abort};
+use super::{SessionId, SinkError, TruncateOutcome};
+use crate::data_dir::{Incoming, UndoOutcome};
+use crate::store::{Record, SnapshotHeader, SnapshotTrailer};
+
+/// A session with a master.
+pub(super) struct Session {
+    id: u64,
+    /// A full sync under way.
+    incoming: Option<Incoming>,
+    next_chunk: u32,
+}
+
+impl Session {
+    pub(super) fn is_syncing(&self) -> bool {
+        self.incoming.is_some()
+    }
+}
+
+impl Writer {
+    pub(super) fn accept_master(
+        &mut self,
+        epoch: u64,
+        cluster: Uuid,
+    ) -> Result<SessionId, SinkError> {
+        let transition = decide(&self.facts(), &Command::MasterSeen { cluster, epoch })?;
+        self.carry_out(transition);
+        self.sessions_begun += 1;
+        let id = self.sessions_begun;
+        self.session = Some(Session {
+            id,
+            incoming: None,
+            next_chunk: 0,
+        });
+        self.fault = None;
+        self.publish_state();
+        Ok(SessionId(id))
+    }
+
+    fn session(&mut self, id: SessionId) -> Result<&mut Session, SinkError> {
+        self.session
+            .as_mut()
+            .filter(|s| s.id == id.0)
+            .ok_or(SinkError::SessionOver)
+    }
+
+    pub(super) fn replicate(&mut self, id: SessionId, batches: &[Batch]) -> Result<(), SinkError> {
+        if self.session(id)?.incoming.is_some() {
+            return self.replicate_into_snapshot(id, batches);
+        }
+        for batch in batches {
+            let end = self.journal.end();
+            let fits = batch.first_offset() == end.position.offset + 1
+                && batch.chain_before() == end.chain
+                && batch.epoch() >= end.position.epoch;
+            if !fits {
+                let text = format!(
+                    "{batch:?} after {} with chain {:?}",
+                    end.position, end.chain
+                );
+                return Err(self.stop_following(text));
+            }
+            let records = match Record::decode_batch(batch) {
+                Ok(records) => records,
+                Err(error) => return Err(self.stop_following(format!("{batch:?}: {error}"))),
+            };
+            self.note_epoch(batch);
+            if let Err(error) = self.journal.append(batch) {
+                abort(&error);
+            }
+            if let Err(error) = self.store.apply_records(batch, &records) {
+                // It is journaled: a restart meets it again. Only a full sync, or a mended program, helps.
+                return Err(self.stop_following(format!("{batch:?} cannot be applied: {error}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first batch of an epoch: the history is durable before it.
+    fn note_epoch(&mut self, batch: &Batch) {
+        let last = self
+            .role
+            .state()
+            .history
+            .entries()
+            .last()
+            .map_or(0, |e| e.epoch);
+        if last >= batch.epoch() {
+            return;
+        }
+        let start = EpochStart {
+            epoch: batch.epoch(),
+            first_offset: batch.first_offset(),
+            chain: batch.chain_before(),
+        };
+        self.save_role(|role| {
+            role.history.truncate(start.first_offset - 1);
+            role.history.open(start);
+            role.has_data = true;
+        });
+        self.publish_state();
+    }
+
+    fn stop_following(&mut self, text: String) -> SinkError {
+        tracing::error!(
+            text,
+            "this replica stops: what its master sent does not fit"
+        );
+        self.fault = Some(text.clone());
+        self.session = None;
+        self.publish_state();
+        SinkError::Mismatch(text)
+    }
+
+    pub(super) fn truncate(
+        &mut self,
+        id: SessionId,
+        to: Position,
+    ) -> Result<TruncateOutcome, SinkError> {
+        self.session(id)?;
+        let end = self.journal.end().position;
+        match self
+            .data
+            .undo(&mut self.journal, &self.store, &mut self.role, to.offset)
+        {
+            Ok(UndoOutcome::Done) => {
+                tracing::warn!(%to, %end, "a divergent tail was undone and written aside");
+                self.reset_durable();
+                self.publish_state();
+                Ok(TruncateOutcome::Done)
+            }
+            Ok(UndoOutcome::NeedsSnapshot) => Ok(TruncateOutcome::NeedsSnapshot),
+            Err(error) => abort(&error),
+        }
+    }
+
+    pub(super) fn snapshot_begin(
+        &mut self,
+        id: SessionId,
+        header: SnapshotHeader,
+    ) -> Result<(), SinkError> {
+        self.session(id)?;
+        match self.data.begin_incoming(self.role.state(), header) {
+            Ok(incoming) => {
+                let session = self.session(id)?;
+                session.incoming = Some(incoming);
+                session.next_chunk = 0;
+                self.publish_state();
+                Ok(())
+            }
+            Err(error) => Err(SinkError::Mismatch(error.to_string())),
+        }
+    }
+
+    pub(super) fn snapshot_chunk(
+        &mut self,
+        id: SessionId,
+        index: u32,
+        bytes: &Bytes,
+    ) -> Result<(), SinkError> {
+        let session = self.session(id)?;
+        if index != session.next_chunk {
+            return Err(SinkError::Mismatch(format!(
+                "snapshot chunk {index} where {} was due",
+                session.next_chunk
+            )));
+        }
+        session.next_chunk += 1;
+        let incoming = session.incoming.as_mut().ok_or(SinkError::SessionOver)?;
+        incoming
+            .load_chunk(bytes)
+            .map_err(|e| SinkError::Mismatch(e.to_string()))
+    }
+
+    pub(super) fn snapshot_end(
+        &mut self,
+        id: SessionId,
+        trailer: SnapshotTrailer,
+    ) -> Result<(), SinkError> {
+        let incoming = self
+            .session(id)?
+            .incoming
+            .as_mut()
+            .ok_or(SinkError::SessionOver)?;
+        incoming
+            .finish_chunks(trailer)
+            .map_err(|e| SinkError::Mismatch(e.to_string()))?;
+        self.install_if_exact(id)
+    }
+
+    fn replicate_into_snapshot(
+        &mut self,
+        id: SessionId,
+        batches: &[Batch],
+    ) -> Result<(), SinkError> {
+        let incoming = self
+            .session(id)?
+            .incoming
+            .as_mut()
+            .ok_or(SinkError::SessionOver)?;
+        for batch in batches {
+            incoming
+                .append(batch)
+                .map_err(|e| SinkError::Mismatch(e.to_string()))?;
+        }
+        self.install_if_exact(id)
+    }
+
+    /// The one durable step from the old data to the new.
+    fn install_if_exact(&mut self, id: SessionId) -> Result<(), SinkError> {
+        let session = self.session(id)?;
+        if !session.incoming.as_ref().is_some_and(Incoming::is_exact) {
+            return Ok(());
+        }
+        let Some(incoming) = session.incoming.take() else {
+            return Ok(());
+        };
+        self.checkpoints.stop();
+        match incoming.install(&mut self.role, |role| role.has_data = true) {
+            Ok((store, journal)) => {
+                self.store.replace_with(store);
+                self.journal.replace_with(journal);
+            }
+            Err(error) => abort(&error),
+        }
+        self.restart_checkpoints();
+        tracing::info!(position = %self.journal.end().position, "full sync installed");
+        self.reset_durable();
+        self.publish_state();
+        Ok(())
+    }
+}

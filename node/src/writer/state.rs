@@ -1,0 +1,73 @@
+//! What the rest of the process may know of the writer: published after every drain that changed something.
+
+use std::time::Instant;
+
+use uuid::Uuid;
+use vectorizer_api::replication::Role;
+use vectorizer_replication::position::{History, LogEnd, Position};
+
+/// Who this node is and what it may do. Changes rarely; the moving end of the log is in [`Progress`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeState {
+    /// Durable identity.
+    pub node_id: Uuid,
+    /// Identity of this process.
+    pub boot_id: Uuid,
+    /// The cluster; `None` until told.
+    pub cluster: Option<Uuid>,
+    /// Role now. A former master that has not opened an epoch in this process is unassigned.
+    pub role: Role,
+    /// On a master, the epoch in which it writes; 0 otherwise.
+    pub master_epoch: u64,
+    /// Nothing below this epoch is accepted.
+    pub promised: u64,
+    /// On a replica, the master's replication address.
+    pub master_address: Option<String>,
+    /// On a replica, the master's REST address, where known.
+    pub master_url: Option<String>,
+    /// Epochs in the log.
+    pub history: History,
+    /// Whether the store holds a usable copy: false on an empty volume and until a first full sync is exact.
+    pub has_data: bool,
+    /// Whether a full sync is being received.
+    pub syncing: bool,
+    /// Whether new writes are held because another node is about to take over.
+    pub handing_over: bool,
+    /// When this process handed its mastership over.
+    pub handed_over_at: Option<Instant>,
+    /// Set when an operation could not be applied or followed: what, and at which position.
+    pub fault: Option<String>,
+}
+
+/// How far the log, the disk and the store are.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// Last operation appended.
+    pub end: LogEnd,
+    /// Offset of the last operation on disk.
+    pub durable: u64,
+    /// Last operation applied.
+    pub applied: Position,
+}
+
+impl NodeState {
+    /// What is known before the writer has published anything.
+    pub(super) fn unknown(node_id: Uuid, boot_id: Uuid) -> Self {
+        NodeState {
+            node_id,
+            boot_id,
+            cluster: None,
+            role: Role::Unassigned,
+            master_epoch: 0,
+            promised: 0,
+            master_address: None,
+            master_url: None,
+            history: History::default(),
+            has_data: false,
+            syncing: false,
+            handing_over: false,
+            handed_over_at: None,
+            fault: None,
+        }
+    }
+}

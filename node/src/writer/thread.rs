@@ -1,0 +1,499 @@
+//! The writer's thread: one drain of the queue after another.
+//!
+//! A drain appends and applies each job at once, makes everything visible to the links, then fsyncs, then releases the
+//! replies in log order. A failed write or fsync ends the process: what is on disk is then unknown, and only a restart
+//! reads it again (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
+use vectorizer_api::error::ErrorCode;
+use vectorizer_api::replication::Role;
+use vectorizer_replication::batch::Batch;
+use vectorizer_replication::command::{HandedOver, Standing};
+use vectorizer_replication::position::{EpochStart, LogEnd, Position};
+
+use super::follower::Session;
+use super::{ItemResult, Job, NodeState, Progress, Reply, WriteError, WriteReply, WriterHandle};
+use crate::data_dir::{Checkpointer, DataDir, Opened};
+use crate::journal::Journal;
+use crate::lease::{Permit, boot_time_ms};
+use crate::role::{RoleFile, RoleState};
+use crate::store::{Record, Store};
+
+/// Jobs that may wait; a full queue makes callers wait, which the server's concurrency limit bounds.
+const QUEUE: usize = 1024;
+/// One drain takes at most this many jobs, so that the first reply does not wait for ever under load.
+const DRAIN: usize = 512;
+/// How often the thread looks at deadlines when nothing else happens.
+const TICK: Duration = Duration::from_millis(100);
+
+/// When a write counts as durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Durability {
+    /// After an fsync: survives a loss of power. The default.
+    Always,
+    /// After the write to the operating system, with an fsync each second: survives a killed process.
+    Interval,
+    /// After the write to the operating system, which decides when to flush.
+    Os,
+}
+
+/// What the writer needs to know.
+#[derive(Clone, Debug)]
+pub struct WriterOptions {
+    /// When a write counts as durable.
+    pub durability: Durability,
+    /// Below this fraction of free disk space, writes that grow are refused.
+    pub min_free_fraction: f64,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        WriterOptions {
+            durability: Durability::Always,
+            min_free_fraction: 0.05,
+        }
+    }
+}
+
+/// What a start of the writer hands back.
+pub struct Start {
+    /// The way to the writer.
+    pub handle: WriterHandle,
+    /// CLOCK_BOOTTIME in ms at which the thread last finished a drain or began to wait: a stuck fsync shows here.
+    pub pulse: Arc<AtomicU64>,
+}
+
+/// Starts the thread over an opened data directory.
+pub fn start(
+    data: DataDir,
+    opened: Opened,
+    permit: Permit,
+    boot_id: Uuid,
+    options: WriterOptions,
+) -> std::io::Result<Start> {
+    let (jobs, queue) = mpsc::channel(QUEUE);
+    let pulse = Arc::new(AtomicU64::new(boot_time_ms()));
+    let writer = Writer::new(data, opened, permit, boot_id, options, pulse.clone());
+    let (state, progress, log) = (
+        writer.state.subscribe(),
+        writer.progress.subscribe(),
+        writer.journal.reader(),
+    );
+    std::thread::Builder::new()
+        .name("writer".into())
+        .spawn(move || writer.run(queue))?;
+    let ticks = jobs.downgrade();
+    tokio::spawn(async move {
+        let mut every = tokio::time::interval(TICK);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            every.tick().await;
+            let Some(jobs) = ticks.upgrade() else { return };
+            // A full queue means that the thread is not idle: it needs no waking.
+            let _ = jobs.try_send(Job::Tick);
+        }
+    });
+    Ok(Start {
+        handle: WriterHandle {
+            jobs,
+            state,
+            progress,
+            log,
+        },
+        pulse,
+    })
+}
+
+/// A reply that waits until the log is durable at its position.
+struct Waiting {
+    position: Position,
+    results: Vec<ItemResult>,
+    reply: Reply<Result<WriteReply, WriteError>>,
+}
+
+/// New writes are refused, to be tried again, until this is over.
+pub(super) struct Hold {
+    pub(super) plan: HandedOver,
+    pub(super) until: Instant,
+}
+
+pub(super) struct Writer {
+    pub(super) data: DataDir,
+    pub(super) journal: Journal,
+    pub(super) store: Arc<Store>,
+    pub(super) role: RoleFile,
+    pub(super) checkpoints: Checkpointer,
+    pub(super) permit: Permit,
+    pub(super) options: WriterOptions,
+    boot_id: Uuid,
+    /// The epoch in which this process writes; `None` unless it is the master.
+    pub(super) writing: Option<u64>,
+    pub(super) session: Option<Session>,
+    pub(super) sessions_begun: u64,
+    pub(super) hold: Option<Hold>,
+    pub(super) handed_over_at: Option<Instant>,
+    pub(super) fault: Option<String>,
+    durable: u64,
+    synced_at: Instant,
+    waiting: VecDeque<Waiting>,
+    pulse: Arc<AtomicU64>,
+    state: watch::Sender<NodeState>,
+    progress: watch::Sender<Progress>,
+}
+
+impl Writer {
+    fn new(
+        data: DataDir,
+        opened: Opened,
+        permit: Permit,
+        boot_id: Uuid,
+        options: WriterOptions,
+        pulse: Arc<AtomicU64>,
+    ) -> Self {
+        let Opened {
+            store,
+            journal,
+            role,
+            end,
+        } = opened;
+        let checkpoints = data.start_checkpoints(role.state(), store.clone(), journal.reader());
+        let progress = Progress {
+            end,
+            durable: end.position.offset,
+            applied: end.position,
+        };
+        let state = watch::Sender::new(NodeState::unknown(role.state().node_id, boot_id));
+        let writer = Writer {
+            data,
+            journal,
+            store,
+            role,
+            checkpoints,
+            permit,
+            options,
+            boot_id,
+            writing: None,
+            session: None,
+            sessions_begun: 0,
+            hold: None,
+            handed_over_at: None,
+            fault: None,
+            durable: end.position.offset,
+            synced_at: Instant::now(),
+            waiting: VecDeque::new(),
+            pulse,
+            state,
+            progress: watch::Sender::new(progress),
+        };
+        writer.publish_state();
+        writer
+    }
+
+    fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        while let Some(first) = queue.blocking_recv() {
+            let mut stopped = self.take(first);
+            for _ in 1..DRAIN {
+                match queue.try_recv() {
+                    Ok(job) if stopped.is_none() => stopped = self.take(job),
+                    Ok(_) | Err(_) => break,
+                }
+            }
+            self.finish_drain(stopped.is_some());
+            self.pulse.store(boot_time_ms(), Ordering::Relaxed);
+            if let Some(reply) = stopped {
+                // Who asked for the stop may have gone.
+                let _ = reply.send(());
+                return;
+            }
+        }
+    }
+
+    /// Carries out one job up to, not including, its durability. Returns the reply to a stop.
+    fn take(&mut self, job: Job) -> Option<Reply<()>> {
+        // A receiver that has gone away does not undo what it asked for: every send below may go nowhere.
+        match job {
+            Job::Write(request, reply) => match self.write(request) {
+                Ok((position, results)) => self.waiting.push_back(Waiting {
+                    position,
+                    results,
+                    reply,
+                }),
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Job::AcceptMaster {
+                epoch,
+                cluster,
+                reply,
+            } => drop(reply.send(self.accept_master(epoch, cluster))),
+            Job::Replicate {
+                session,
+                batches,
+                reply,
+            } => drop(reply.send(self.replicate(session, &batches))),
+            Job::Truncate { session, to, reply } => drop(reply.send(self.truncate(session, to))),
+            Job::SnapshotBegin {
+                session,
+                header,
+                reply,
+            } => drop(reply.send(self.snapshot_begin(session, *header))),
+            Job::SnapshotChunk {
+                session,
+                index,
+                bytes,
+                reply,
+            } => {
+                drop(reply.send(self.snapshot_chunk(session, index, &bytes)));
+            }
+            Job::SnapshotEnd {
+                session,
+                trailer,
+                reply,
+            } => drop(reply.send(self.snapshot_end(session, trailer))),
+            Job::Command(command, reply) => drop(reply.send(self.command(&command))),
+            Job::HoldWrites {
+                cluster,
+                plan,
+                until,
+                reply,
+            } => {
+                drop(reply.send(self.hold_writes(cluster, plan, until)));
+            }
+            Job::ReleaseWrites(plan) => self.release_writes(plan),
+            Job::FinishHandover(plan, reply) => drop(reply.send(self.finish_handover(plan))),
+            Job::Tick => self.tick(),
+            Job::Stop(reply) => return Some(reply),
+        }
+        None
+    }
+
+    fn tick(&mut self) {
+        if self
+            .hold
+            .as_ref()
+            .is_some_and(|h| Instant::now() >= h.until)
+        {
+            tracing::warn!("handover missed its deadline: writes go on here");
+            self.hold = None;
+            self.publish_state();
+        }
+        if let Err(error) = self
+            .journal
+            .enforce_retention(self.checkpoints.start_offset())
+        {
+            tracing::error!(%error, "old log segments were not removed");
+        }
+    }
+
+    /// Publishes, syncs, releases replies, in this order.
+    fn finish_drain(&mut self, last: bool) {
+        self.journal.publish();
+        self.publish_progress();
+        let end = self.journal.end().position.offset;
+        let due = match self.options.durability {
+            Durability::Always => true,
+            Durability::Interval => last || self.synced_at.elapsed() >= Duration::from_secs(1),
+            Durability::Os => last,
+        };
+        if due && self.durable < end {
+            self.sync_or_abort();
+        } else if self.options.durability != Durability::Always {
+            self.durable = end;
+        }
+        self.publish_progress();
+        self.release();
+        if last {
+            self.checkpoints.stop();
+            if let Err(error) = self.journal.close() {
+                abort(&error);
+            }
+        }
+    }
+
+    /// Makes everything appended durable. Does not return when that fails.
+    pub(super) fn sync_or_abort(&mut self) {
+        if let Err(error) = self.journal.sync() {
+            abort(&error);
+        }
+        self.durable = self.journal.end().position.offset;
+        self.synced_at = Instant::now();
+    }
+
+    fn release(&mut self) {
+        while self
+            .waiting
+            .front()
+            .is_some_and(|w| w.position.offset <= self.durable)
+        {
+            let Some(Waiting {
+                position,
+                results,
+                reply,
+            }) = self.waiting.pop_front()
+            else {
+                return;
+            };
+            // Checked at each reply: a process that was frozen meanwhile is no longer the master, and a fence may have
+            // come since the append.
+            let answer = if self.writing == Some(position.epoch) && self.permit.holds() {
+                Ok(WriteReply { position, results })
+            } else {
+                Err(WriteError::new(
+                    ErrorCode::OutcomeUnknown,
+                    format!(
+                        "this node lost its mastership before position {position} was confirmed: read it back"
+                    ),
+                ))
+            };
+            let _ = reply.send(answer);
+        }
+    }
+
+    /// Appends one batch to the journal and applies it. Only a bug or a broken disk makes this fail.
+    pub(super) fn append_own(
+        &mut self,
+        epoch: u64,
+        records: &[Record],
+        payload: &[u8],
+    ) -> Position {
+        let end = self.journal.end();
+        let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
+        let batch = Batch::encode(
+            epoch,
+            end.position.offset + 1,
+            count,
+            unix_time_ms(),
+            end.chain,
+            payload,
+        )
+        .unwrap_or_else(|error| abort(&error));
+        if let Err(error) = self.journal.append(&batch) {
+            abort(&error);
+        }
+        if let Err(error) = self.store.apply_records(&batch, records) {
+            abort(&format!(
+                "{batch:?} was validated and cannot be applied: {error}"
+            ));
+        }
+        batch.end()
+    }
+
+    /// Opens `epoch`, as decided: role and history are durable before its first record is appended.
+    pub(super) fn open_epoch(&mut self, epoch: u64, role: impl FnOnce(&mut RoleState)) {
+        let LogEnd { position, chain } = self.journal.end();
+        self.save_role(|state| {
+            role(state);
+            state.has_data = true;
+            // An epoch that was opened by a process which died before its first record.
+            state.history.truncate(position.offset);
+            state.history.open(EpochStart {
+                epoch,
+                first_offset: position.offset + 1,
+                chain,
+            });
+        });
+        self.hold = None;
+        self.handed_over_at = None;
+        self.fault = None;
+        self.writing = Some(epoch);
+        let record = Record::Epoch {
+            epoch,
+            node: self.role.state().node_id,
+        };
+        let mut payload = BytesMut::new();
+        record.encode(&mut payload);
+        let position = self.append_own(epoch, &[record], &payload);
+        self.sync_or_abort();
+        tracing::info!(%position, "opened an epoch as master");
+        self.publish_state();
+    }
+
+    /// Stops writing. Replies that wait are answered as unknown by [`Self::release`].
+    pub(super) fn stop_writing(&mut self) {
+        self.writing = None;
+        self.hold = None;
+    }
+
+    /// Changes the role, durably. Does not return when that fails.
+    pub(super) fn save_role(&mut self, change: impl FnOnce(&mut RoleState)) {
+        if let Err(error) = self.role.update(change) {
+            abort(&error);
+        }
+    }
+
+    pub(super) fn publish_state(&self) {
+        let own = self.role.state();
+        let (role, master_address, master_url) = match &own.standing {
+            Standing::Master { .. } if self.writing.is_some() => (Role::Master, None, None),
+            Standing::Master { .. } | Standing::Unassigned => (Role::Unassigned, None, None),
+            Standing::Replica {
+                master_address,
+                master_url,
+                ..
+            } => (
+                Role::Replica,
+                Some(master_address.clone()),
+                master_url.clone(),
+            ),
+        };
+        let syncing = self.session.as_ref().is_some_and(Session::is_syncing);
+        self.state.send_replace(NodeState {
+            node_id: own.node_id,
+            boot_id: self.boot_id,
+            cluster: own.cluster,
+            role,
+            master_epoch: self.writing.unwrap_or(0),
+            promised: own.promised,
+            master_address,
+            master_url,
+            history: own.history.clone(),
+            has_data: own.has_data,
+            syncing,
+            handing_over: self.hold.is_some(),
+            handed_over_at: self.handed_over_at,
+            fault: self.fault.clone(),
+        });
+    }
+
+    pub(super) fn publish_progress(&self) {
+        let progress = Progress {
+            end: self.journal.end(),
+            durable: self.durable,
+            applied: self.store.applied(),
+        };
+        self.progress
+            .send_if_modified(|old| std::mem::replace(old, progress) != progress);
+    }
+
+    /// After the journal was replaced or cut: everything in it is durable.
+    pub(super) fn reset_durable(&mut self) {
+        self.durable = self.journal.end().position.offset;
+        self.publish_progress();
+    }
+
+    /// After a full sync: the checkpoints of the new generation.
+    pub(super) fn restart_checkpoints(&mut self) {
+        self.checkpoints = self.data.start_checkpoints(
+            self.role.state(),
+            self.store.clone(),
+            self.journal.reader(),
+        );
+    }
+}
+
+/// Ends the process: going on could acknowledge what is not on disk, or diverge.
+pub(super) fn abort(error: &dyn std::fmt::Display) -> ! {
+    tracing::error!(%error, "the writer cannot go on; the process ends so that a restart reads what is on disk");
+    eprintln!("vectorizer-node: the writer cannot go on: {error}");
+    std::process::abort()
+}
+
+pub(super) fn unix_time_ms() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
+}

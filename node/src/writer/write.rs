@@ -1,0 +1,347 @@
+//! Clients' writes: requests become effects. Everything that can fail is checked here, before the journal.
+//!
+//! The log holds full records: an update is resolved to the whole vector and payload that it results in, so that
+//! applying it again, or on another node, gives the same.
+
+use std::collections::HashSet;
+
+use bytes::{Bytes, BytesMut};
+use serde_json::{Map, Value};
+use vectorizer_api::error::{ApiError, ErrorCode};
+use vectorizer_replication::command::Standing;
+use vectorizer_replication::position::Position;
+
+use super::thread::{Writer, unix_time_ms};
+use super::{ItemResult, UpdateItem, UpsertItem, WriteError, WriteRequest};
+use crate::store::{Collection, Record, validate_id, validate_name};
+
+/// A batch's encoded records must stay below this many bytes, so that one log batch holds them.
+const MAX_RECORDS_BYTES: usize = 15 * 1024 * 1024;
+
+type Items = Vec<(ItemResult, Option<Record>)>;
+
+impl Writer {
+    pub(super) fn write(
+        &mut self,
+        request: WriteRequest,
+    ) -> Result<(Position, Vec<ItemResult>), WriteError> {
+        let epoch = self.admit(&request)?;
+        let (results, records) = match request {
+            WriteRequest::CreateCollection { name, config } => {
+                validate_name(&name)
+                    .and_then(|()| config.validate())
+                    .map_err(invalid)?;
+                if self.store.collection(&name).is_some() {
+                    return Err(WriteError::new(
+                        ErrorCode::CollectionExists,
+                        format!(
+                            "a collection named `{name}` exists; drop it first or choose another name"
+                        ),
+                    ));
+                }
+                (
+                    Vec::new(),
+                    vec![Record::CreateCollection {
+                        name,
+                        config,
+                        created_ms: unix_time_ms(),
+                    }],
+                )
+            }
+            WriteRequest::DropCollection { name } => {
+                let incarnation = self.find(&name)?.incarnation();
+                (Vec::new(), vec![Record::DropCollection { incarnation }])
+            }
+            WriteRequest::Upsert {
+                collection,
+                items,
+                atomic,
+            } => {
+                let collection = self.find(&collection)?;
+                settle(atomic, upsert(&collection, items))?
+            }
+            WriteRequest::Update {
+                collection,
+                items,
+                atomic,
+            } => {
+                let collection = self.find(&collection)?;
+                settle(atomic, update(&collection, items))?
+            }
+            WriteRequest::Delete {
+                collection,
+                ids,
+                atomic,
+            } => {
+                let collection = self.find(&collection)?;
+                settle(atomic, delete(&collection, ids))?
+            }
+        };
+        if records.is_empty() {
+            // Nothing to write: every item was refused. The reply still says from which position on that was so.
+            return Ok((self.journal.end().position, results));
+        }
+        let mut payload = BytesMut::new();
+        for record in &records {
+            record.encode(&mut payload);
+        }
+        if payload.len() > MAX_RECORDS_BYTES {
+            return Err(WriteError::new(
+                ErrorCode::PayloadTooLarge,
+                format!(
+                    "the batch takes {} bytes in the log; at most {MAX_RECORDS_BYTES} fit: send it in parts",
+                    payload.len()
+                ),
+            ));
+        }
+        Ok((self.append_own(epoch, &records, &payload), results))
+    }
+
+    /// Whether this node may take the write at all. Returns the epoch to write it in.
+    fn admit(&self, request: &WriteRequest) -> Result<u64, WriteError> {
+        let Some(epoch) = self.writing else {
+            return Err(WriteError::Api(self.not_master()));
+        };
+        if self.hold.is_some() {
+            return Err(WriteError::HandingOver);
+        }
+        if !self.permit.holds() {
+            return Err(WriteError::new(
+                ErrorCode::Fenced,
+                "this master's lease has run out and it may not acknowledge writes; send the request again",
+            ));
+        }
+        let grows = !matches!(
+            request,
+            WriteRequest::Delete { .. } | WriteRequest::DropCollection { .. }
+        );
+        if grows
+            && self
+                .data
+                .free_fraction()
+                .is_ok_and(|free| free < self.options.min_free_fraction)
+        {
+            return Err(WriteError::new(
+                ErrorCode::DiskFull,
+                format!(
+                    "less than {:.0} % of the disk is free: only deletes are accepted until there is more",
+                    self.options.min_free_fraction * 100.0
+                ),
+            ));
+        }
+        Ok(epoch)
+    }
+
+    fn not_master(&self) -> ApiError {
+        match &self.role.state().standing {
+            Standing::Replica {
+                master_address,
+                master_url,
+                ..
+            } => {
+                let to = master_url.as_deref().unwrap_or(master_address);
+                ApiError::new(
+                    ErrorCode::NotMaster,
+                    format!("this node is a read-only replica; write to {to}"),
+                )
+                .with_details(
+                    serde_json::json!({ "master": master_address, "master_url": master_url }),
+                )
+            }
+            Standing::Master { .. } | Standing::Unassigned => ApiError::new(
+                ErrorCode::Fenced,
+                "this node is not the master and knows of none yet; send the request again",
+            ),
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<std::sync::Arc<Collection>, WriteError> {
+        self.store.collection(name).ok_or_else(|| {
+            WriteError::new(
+                ErrorCode::CollectionNotFound,
+                format!("no collection named `{name}`; GET /collections lists those that exist"),
+            )
+        })
+    }
+}
+
+fn invalid(error: impl std::fmt::Display) -> WriteError {
+    WriteError::new(ErrorCode::InvalidRequest, error.to_string())
+}
+
+/// Splits results from records; with `atomic`, the first bad item refuses all.
+fn settle(atomic: bool, items: Items) -> Result<(Vec<ItemResult>, Vec<Record>), WriteError> {
+    if atomic
+        && let Some((at, bad)) = items
+            .iter()
+            .enumerate()
+            .find(|(_, (r, _))| r.outcome.is_err())
+    {
+        let mut error = match &bad.0.outcome {
+            Err(error) => error.clone(),
+            Ok(()) => ApiError::new(ErrorCode::Internal, "an item is both good and bad"),
+        };
+        error.message = format!(
+            "item {at} (`{}`): {}; nothing was changed (atomic)",
+            bad.0.id, error.message
+        );
+        return Err(WriteError::Api(error));
+    }
+    let (results, records): (Vec<_>, Vec<_>) = items.into_iter().unzip();
+    Ok((results, records.into_iter().flatten().collect()))
+}
+
+fn good(id: String, record: Record) -> (ItemResult, Option<Record>) {
+    (
+        ItemResult {
+            id,
+            outcome: Ok(()),
+        },
+        Some(record),
+    )
+}
+
+fn bad(id: String, code: ErrorCode, message: impl Into<String>) -> (ItemResult, Option<Record>) {
+    (
+        ItemResult {
+            id,
+            outcome: Err(ApiError::new(code, message)),
+        },
+        None,
+    )
+}
+
+/// The second item of the same id in one batch is refused: which of the two was meant is not for the node to guess.
+fn seen_twice(seen: &mut HashSet<String>, id: &str) -> bool {
+    !seen.insert(id.to_owned())
+}
+
+const TWICE: &str = "this id occurs earlier in the same batch; send each id once";
+
+fn upsert(collection: &Collection, items: Vec<UpsertItem>) -> Items {
+    let mut seen = HashSet::new();
+    items
+        .into_iter()
+        .map(
+            |UpsertItem {
+                 id,
+                 vector,
+                 payload,
+             }| {
+                if let Err(error) = validate_id(&id) {
+                    return bad(id, ErrorCode::InvalidRequest, error.to_string());
+                }
+                if seen_twice(&mut seen, &id) {
+                    return bad(id, ErrorCode::InvalidRequest, TWICE);
+                }
+                if let Err(error) = check_vector(collection, &vector) {
+                    return bad(id, ErrorCode::InvalidRequest, error.to_string());
+                }
+                let payload = encode_payload(&payload);
+                good(
+                    id.clone(),
+                    Record::Put {
+                        incarnation: collection.incarnation(),
+                        id,
+                        vector,
+                        payload,
+                    },
+                )
+            },
+        )
+        .collect()
+}
+
+fn update(collection: &Collection, items: Vec<UpdateItem>) -> Items {
+    let mut seen = HashSet::new();
+    items
+        .into_iter()
+        .map(
+            |UpdateItem {
+                 id,
+                 vector,
+                 payload,
+             }| {
+                if seen_twice(&mut seen, &id) {
+                    return bad(id, ErrorCode::InvalidRequest, TWICE);
+                }
+                let Some(old) = collection.get(&id) else {
+                    return missing(id);
+                };
+                if let Some(error) = vector
+                    .as_ref()
+                    .and_then(|v| check_vector(collection, v).err())
+                {
+                    return bad(id, ErrorCode::InvalidRequest, error.to_string());
+                }
+                let payload = match payload {
+                    None => old.payload,
+                    Some(changes) => {
+                        let mut merged: Map<String, Value> =
+                            serde_json::from_slice(&old.payload).unwrap_or_default();
+                        merged.extend(changes);
+                        encode_payload(&merged)
+                    }
+                };
+                let vector = vector.unwrap_or(old.vector);
+                good(
+                    id.clone(),
+                    Record::Put {
+                        incarnation: collection.incarnation(),
+                        id,
+                        vector,
+                        payload,
+                    },
+                )
+            },
+        )
+        .collect()
+}
+
+fn delete(collection: &Collection, ids: Vec<String>) -> Items {
+    let mut seen = HashSet::new();
+    ids.into_iter()
+        .map(|id| {
+            if seen_twice(&mut seen, &id) {
+                return bad(id, ErrorCode::InvalidRequest, TWICE);
+            }
+            if collection.get(&id).is_none() {
+                return missing(id);
+            }
+            good(
+                id.clone(),
+                Record::Delete {
+                    incarnation: collection.incarnation(),
+                    id,
+                },
+            )
+        })
+        .collect()
+}
+
+fn check_vector(collection: &Collection, vector: &[f32]) -> Result<(), String> {
+    let dimension = collection.config().dimension;
+    if vector.len() != dimension {
+        return Err(format!(
+            "the vector has {} numbers; the collection's dimension is {dimension}",
+            vector.len()
+        ));
+    }
+    match vector.iter().position(|x| !x.is_finite()) {
+        Some(at) => Err(format!(
+            "number {at} of the vector is {}; only finite numbers are allowed",
+            vector[at]
+        )),
+        None => Ok(()),
+    }
+}
+
+fn missing(id: String) -> (ItemResult, Option<Record>) {
+    let message = format!("no vector with id `{id}` in this collection");
+    bad(id, ErrorCode::VectorNotFound, message)
+}
+
+fn encode_payload(payload: &Map<String, Value>) -> Bytes {
+    // A map of JSON values always encodes: its keys are strings and its numbers finite.
+    Bytes::from(serde_json::to_vec(payload).unwrap_or_else(|_| b"{}".to_vec()))
+}
