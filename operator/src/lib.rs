@@ -1,1 +1,7 @@
-//! Placeholder header.
+//! The operator of `VectorizerCluster`: one master and its read replicas, and the promotion of a replica when told to.
+//!
+//! A reconcile is four calls: `observe` reads everything once, `plan` decides without touching anything, `act` carries
+//! it out in order, `report` writes the status. Their data are in `world` and `plan`; what a user sees is in `crd`.
+
+pub mod crd;
+pub mod names;

@@ -12,6 +12,9 @@ pub mod replication;
 #[cfg(feature = "client")]
 pub mod client;
 
+/// Positions in the log, which several answers contain.
+pub use vectorizer_replication::position;
+
 /// Answer header: the role of the node that answered, `master`, `replica` or `unassigned`.
 pub const ROLE_HEADER: &str = "x-vectorizer-role";
 /// Answer header: the position, `<epoch>.<offset>`. After a write, that of the write; otherwise what the node has applied.

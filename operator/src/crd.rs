@@ -1,0 +1,313 @@
+//! The custom resource `VectorizerCluster`: what a user writes. What the operator answers is in `status`, what is
+//! refused and with which words in `rules`.
+//!
+//! Only fields that do something are here; anything else is refused by `kubectl` (strict field validation) and dropped
+//! by the API server. The types embedded from Kubernetes keep their full schema, without their texts: so a mistyped
+//! affinity is refused when the cluster is applied, by name, and not by the StatefulSet later, where nobody looks. The
+//! texts are left out because they alone would be several times everything else, and `kubectl apply` stores the whole
+//! definition in an annotation of at most 256 KiB.
+
+mod amount;
+mod rules;
+mod status;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Affinity, EnvVar, LocalObjectReference, Toleration, TopologySpreadConstraint,
+};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use amount::Amount;
+pub use rules::{RULES, Rule, definition, yaml};
+pub use status::{
+    ClusterStatus, Initialization, LastPromotion, MasterStatus, NodeRole, NodeStatus, NodeSync,
+    Phase, PromotionReason, PromotionResult, TargetStatus, TargetStep,
+};
+
+/// A Vectorizer master with read replicas.
+#[derive(CustomResource, Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[kube(
+    group = "vectorizer.hivellm.io",
+    version = "v1alpha1",
+    kind = "VectorizerCluster",
+    namespaced,
+    status = "ClusterStatus",
+    shortname = "vc",
+    category = "all",
+    derive = "PartialEq",
+    doc = "A Vectorizer master with read replicas, and the promotion of one of them when told to.",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(
+        name = "Master",
+        type_ = "string",
+        json_path = ".status.master.pod",
+        description = "The pod that accepts writes"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.ready",
+        description = "Nodes that are up and replicate, of those wanted"
+    ),
+    printcolumn(
+        name = "Lag",
+        type_ = "string",
+        json_path = ".status.lag",
+        description = "How far the slowest replica is behind"
+    ),
+    printcolumn(
+        name = "Epoch",
+        type_ = "integer",
+        json_path = ".status.master.epoch",
+        description = "Rises with every change and restart of the master"
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.phase",
+        description = "What the cluster is doing"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct VectorizerClusterSpec {
+    /// Read replicas beside the master. The scale subresource moves this.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 0, max = 99))]
+    pub replicas: u32,
+    /// Image of the node. Without it, the one that the operator was installed with when the cluster was first seen; it
+    /// is kept then, so that an upgrade of the operator by itself restarts nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+    /// When the image is pulled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+    /// Secrets to pull the image with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+    /// The volume of each node.
+    #[serde(default)]
+    pub storage: Storage,
+    /// What each node asks for, and may use at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// Labels that a Kubernetes node must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that are tolerated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub tolerations: Vec<Toleration>,
+    /// Scheduling rules of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<Affinity>,
+    /// How pods are spread. Without it: over Kubernetes nodes and over zones, as far as possible.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8))]
+    pub topology_spread_constraints: Option<Vec<TopologySpreadConstraint>>,
+    /// Priority class of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
+    /// Further labels of the pods.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub pod_labels: BTreeMap<String, String>,
+    /// Further annotations of the pods.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub pod_annotations: BTreeMap<String, String>,
+    /// Further environment variables of the node, such as VECTORIZER_LOG.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub env: Vec<EnvVar>,
+    /// Settings of the replication, named as in the node's configuration.
+    #[serde(default)]
+    pub replication: Replication,
+    /// Which replicas take part in reads.
+    #[serde(default)]
+    pub reads: Reads,
+    /// Makes a replica the master. Carried out once per requestId; the operator never changes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promote: Option<Promote>,
+    /// Stops the operator from changing anything of this cluster. Nodes go on by themselves, and so does the status.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+/// When an image is pulled.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum ImagePullPolicy {
+    /// At every start.
+    Always,
+    /// When it is not there yet.
+    IfNotPresent,
+    /// Never: it has to be there.
+    Never,
+}
+
+impl ImagePullPolicy {
+    /// The word in a pod.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ImagePullPolicy::Always => "Always",
+            ImagePullPolicy::IfNotPresent => "IfNotPresent",
+            ImagePullPolicy::Never => "Never",
+        }
+    }
+}
+
+/// The volume of each node.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Storage {
+    /// Size of each volume; it may only grow.
+    #[serde(default = "default_size")]
+    pub size: Amount,
+    /// Storage class; without it, the default one. Cannot be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+    /// What becomes of the volumes when the cluster is deleted. `Delete` also removes the volume of a replica that is
+    /// scaled away; `Retain` keeps every volume, and a replica that comes back continues where it was.
+    #[serde(default)]
+    pub on_delete: OnDelete,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Storage {
+            size: default_size(),
+            storage_class_name: None,
+            on_delete: OnDelete::default(),
+        }
+    }
+}
+
+/// What becomes of volumes.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema)]
+pub enum OnDelete {
+    /// They are kept.
+    #[default]
+    Retain,
+    /// They are deleted with what used them.
+    Delete,
+}
+
+/// Requests and limits of the node's container.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Default, JsonSchema)]
+pub struct Resources {
+    /// What is set aside for each node.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub requests: BTreeMap<String, Amount>,
+    /// What each node may use at most.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub limits: BTreeMap<String, Amount>,
+}
+
+/// Settings of the replication.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Replication {
+    /// Seconds between heartbeats.
+    #[schemars(range(min = 1, max = 60))]
+    pub heartbeat_interval_secs: u32,
+    /// Seconds without a frame after which a connection counts as dead. Above the heartbeat interval.
+    #[schemars(range(min = 2, max = 600))]
+    pub replica_timeout_secs: u32,
+    /// Operations kept for replicas that were away; one that missed more is sent everything.
+    #[schemars(range(min = 1000, max = 1_000_000_000))]
+    pub log_size: u64,
+    /// Seconds between a replica's attempts to reach its master.
+    #[schemars(range(min = 1, max = 300))]
+    pub reconnect_interval_secs: u32,
+}
+
+impl Default for Replication {
+    fn default() -> Self {
+        Replication {
+            heartbeat_interval_secs: 5,
+            replica_timeout_secs: 30,
+            log_size: 1_000_000,
+            reconnect_interval_secs: 5,
+        }
+    }
+}
+
+/// Which replicas take part in reads.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Reads {
+    /// A replica that is further behind, in ms, leaves the read Service until it is below half of this.
+    #[schemars(range(min = 1, max = 3_600_000))]
+    pub max_lag_ms: u64,
+}
+
+impl Default for Reads {
+    fn default() -> Self {
+        Reads { max_lag_ms: 1000 }
+    }
+}
+
+/// Makes a replica the master.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Promote {
+    /// The pod to promote; without it, the replica that is most advanced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub target: Option<String>,
+    /// Any name for this request. A request is carried out once: the next one needs another requestId.
+    #[schemars(length(min = 1, max = 64))]
+    pub request_id: String,
+    /// How.
+    #[serde(default)]
+    pub mode: PromoteMode,
+    /// How long it may take, in seconds, until it is given up; nothing has changed then. What has passed the point of
+    /// no return is finished, however long it takes.
+    #[serde(default = "default_deadline")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub deadline_seconds: u32,
+    /// A Switchover begins only when the target is at most this many operations behind; a Failover is refused when more
+    /// than this many are known to be lost. Without it, there is no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_lag_operations: Option<u64>,
+}
+
+/// How a replica is promoted.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema)]
+pub enum PromoteMode {
+    /// The master hands over; nothing is lost.
+    #[default]
+    Switchover,
+    /// For a master that is gone: the most advanced replica takes over as soon as the old master can no longer write.
+    Failover,
+}
+
+fn default_replicas() -> u32 {
+    2
+}
+
+fn default_size() -> Amount {
+    Amount::from("10Gi")
+}
+
+fn default_deadline() -> u32 {
+    30
+}

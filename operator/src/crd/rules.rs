@@ -1,0 +1,286 @@
+//! What the API server refuses by itself, and with which words: CEL rules, put into the schema at the place where they
+//! apply. No webhook, so no webhook certificates. The operator checks again what a rule cannot know.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use serde_json::{Map, Value, json};
+
+use super::VectorizerCluster;
+
+/// One rule of the schema.
+pub struct Rule {
+    /// Where it applies: property names from the root of the resource, separated by dots. Empty for the root itself.
+    pub at: &'static str,
+    /// The rule in CEL. One that mentions `oldSelf` applies to changes only.
+    pub rule: &'static str,
+    /// What a user is told.
+    pub message: &'static str,
+}
+
+/// Every rule.
+pub const RULES: &[Rule] = &[
+    Rule {
+        at: "",
+        rule: "size(self.metadata.name) <= 40",
+        message: "metadata.name: at most 40 characters, so that the names made from it fit",
+    },
+    Rule {
+        at: "",
+        rule: "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        message: "metadata.name: small letters, digits and '-' only, beginning with a letter and not ending with '-', because Services are named after it",
+    },
+    Rule {
+        at: "",
+        rule: "!has(self.spec.promote) || !has(self.spec.promote.target) || self.spec.promote.target == self.metadata.name + '-master-0' || (self.spec.promote.target.startsWith(self.metadata.name + '-replica-') && self.spec.promote.target.substring(size(self.metadata.name) + 9).matches('^(0|[1-9][0-9]?)$'))",
+        message: "spec.promote.target: must be a pod of this cluster, <name>-master-0 or <name>-replica-<number>",
+    },
+    Rule {
+        at: "spec.promote",
+        rule: "self.requestId.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",
+        message: "requestId: letters, digits, '-', '_' and '.' only, beginning and ending with a letter or digit",
+    },
+    Rule {
+        at: "spec.promote",
+        rule: "self.requestId != oldSelf.requestId || (self.mode == oldSelf.mode && has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target))",
+        message: "promote: a request is carried out once and cannot be changed; give another requestId with it",
+    },
+    Rule {
+        at: "spec.storage.size",
+        rule: "type(self) == int ? self > 0 : (!isQuantity(self) || quantity(self).isGreaterThan(quantity('0')))",
+        message: "storage.size: must be above 0, such as 10Gi",
+    },
+    Rule {
+        at: "spec.storage.size",
+        rule: "type(self) != string || type(oldSelf) != string || !isQuantity(self) || !isQuantity(oldSelf) || quantity(self).compareTo(quantity(oldSelf)) >= 0",
+        message: "storage.size: may only grow",
+    },
+    Rule {
+        at: "spec.storage",
+        rule: "has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",
+        message: "storage.storageClassName: cannot be changed",
+    },
+    Rule {
+        at: "spec.replication",
+        rule: "self.replicaTimeoutSecs > self.heartbeatIntervalSecs",
+        message: "replication.replicaTimeoutSecs: must be above heartbeatIntervalSecs",
+    },
+    Rule {
+        at: "spec.env",
+        rule: "self.all(e, !e.name.startsWith('REPLICATION_') && !(e.name in ['VECTORIZER_DATA_DIR', 'VECTORIZER_NODE_NAME', 'VECTORIZER_HTTP_ADDRESS', 'VECTORIZER_ADVERTISED_HOST', 'POD_NAME', 'POD_NAMESPACE', 'POD_IP']))",
+        message: "env: REPLICATION_*, POD_NAME, POD_NAMESPACE, POD_IP and VECTORIZER_DATA_DIR, _NODE_NAME, _HTTP_ADDRESS and _ADVERTISED_HOST are set by the operator; see spec.replication",
+    },
+    Rule {
+        at: "spec.podLabels",
+        rule: "self.all(k, !k.startsWith('vectorizer.hivellm.io/') && !(k in ['app.kubernetes.io/name', 'app.kubernetes.io/instance', 'app.kubernetes.io/managed-by', 'app.kubernetes.io/component']))",
+        message: "podLabels: vectorizer.hivellm.io/* and app.kubernetes.io/name, instance, component and managed-by are set by the operator",
+    },
+    Rule {
+        at: "spec.podAnnotations",
+        rule: "self.all(k, !k.startsWith('vectorizer.hivellm.io/'))",
+        message: "podAnnotations: vectorizer.hivellm.io/* is set by the operator",
+    },
+];
+
+/// Keys of objects whose types are Kubernetes' own and are embedded without their texts.
+const EMBEDDED: [&str; 5] = [
+    "affinity",
+    "env",
+    "imagePullSecrets",
+    "tolerations",
+    "topologySpreadConstraints",
+];
+
+/// The whole definition: the schema of the Rust types, with the rules and without what the API server has no use for.
+///
+/// # Panics
+/// When a rule names a place that the schema does not have; a test makes sure that none does.
+pub fn definition() -> CustomResourceDefinition {
+    let mut crd = VectorizerCluster::crd();
+    for version in &mut crd.spec.versions {
+        let Some(root) = version
+            .schema
+            .as_mut()
+            .and_then(|s| s.open_api_v3_schema.as_mut())
+        else {
+            continue;
+        };
+        // As JSON it can be walked by path; the typed schema has a field for each of a hundred keywords.
+        let Ok(mut schema) = serde_json::to_value(&*root) else {
+            continue;
+        };
+        tidy(&mut schema);
+        for embedded in EMBEDDED {
+            if let Some(Value::Object(field)) = at(&mut schema, &format!("spec.{embedded}")) {
+                let text = field.remove("description");
+                let mut inner = Value::Object(std::mem::take(field));
+                drop_texts(&mut inner);
+                if let Value::Object(inner) = inner {
+                    *field = inner;
+                }
+                field.extend(text.map(|text| ("description".to_owned(), text)));
+            }
+        }
+        for Rule {
+            at: path,
+            rule,
+            message,
+        } in RULES
+        {
+            let place = at(&mut schema, path);
+            assert!(place.is_some(), "no field {path} for the rule {rule}");
+            if let Some(Value::Object(place)) = place {
+                let rules = place.entry("x-kubernetes-validations").or_insert(json!([]));
+                if let Value::Array(rules) = rules {
+                    rules.push(json!({ "rule": rule, "message": message }));
+                }
+            }
+        }
+        list_map(&mut schema, "status.conditions", "type");
+        list_map(&mut schema, "status.nodes", "pod");
+        list_map(&mut schema, "spec.env", "name");
+        if let Ok(typed) = serde_json::from_value(schema) {
+            *root = typed;
+        }
+    }
+    crd
+}
+
+/// The definition as YAML, as it stands in `crds/`.
+pub fn yaml() -> Result<String, serde_yaml::Error> {
+    Ok(format!(
+        "# Written by `vectorizer-operator crd`.\n{}",
+        serde_yaml::to_string(&definition())?
+    ))
+}
+
+fn at<'a>(schema: &'a mut Value, path: &str) -> Option<&'a mut Value> {
+    path.split('.')
+        .filter(|name| !name.is_empty())
+        .try_fold(schema, |here, name| {
+            here.get_mut("properties")?.get_mut(name)
+        })
+}
+
+fn list_map(schema: &mut Value, path: &str, key: &str) {
+    if let Some(Value::Object(list)) = at(schema, path) {
+        list.insert("x-kubernetes-list-type".into(), json!("map"));
+        list.insert("x-kubernetes-list-map-keys".into(), json!([key]));
+    }
+}
+
+/// Formats of unsigned numbers are unknown to the API server, which warns about each of them at every apply. Without
+/// `nullable` a null counts as absent, which is what a user who writes one means.
+fn tidy(schema: &mut Value) {
+    each_object(schema, &mut |object| {
+        if matches!(
+            object.get("format").and_then(Value::as_str),
+            Some("uint32" | "uint64")
+        ) {
+            object.insert("format".into(), json!("int64"));
+        }
+        if object.get("nullable").is_some_and(Value::is_boolean) {
+            object.remove("nullable");
+        }
+    });
+}
+
+fn drop_texts(schema: &mut Value) {
+    each_object(schema, &mut |object| {
+        // A property may be called so too; then its value is a schema.
+        if object.get("description").is_some_and(Value::is_string) {
+            object.remove("description");
+        }
+    });
+}
+
+fn each_object(value: &mut Value, visit: &mut dyn FnMut(&mut Map<String, Value>)) {
+    match value {
+        Value::Object(object) => {
+            visit(object);
+            for inner in object.values_mut() {
+                each_object(inner, visit);
+            }
+        }
+        Value::Array(items) => {
+            for inner in items {
+                each_object(inner, visit);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema() -> Value {
+        let crd = definition();
+        let schema = crd.spec.versions[0].schema.clone().unwrap();
+        serde_json::to_value(schema.open_api_v3_schema.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn every_rule_is_in_the_definition_with_its_message() {
+        let mut schema = schema();
+        for rule in RULES {
+            let place = at(&mut schema, rule.at).unwrap();
+            let rules = place["x-kubernetes-validations"].as_array().unwrap();
+            assert!(
+                rules
+                    .iter()
+                    .any(|r| r["rule"] == rule.rule && r["message"] == rule.message),
+                "{}: {}",
+                rule.at,
+                rule.rule
+            );
+        }
+    }
+
+    #[test]
+    fn the_checked_in_definition_is_current() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../crds/vectorizerclusters.yaml"
+        );
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            found == yaml().unwrap(),
+            "crds/vectorizerclusters.yaml is stale: write it with `vectorizer-operator crd`"
+        );
+    }
+
+    #[test]
+    fn kubectl_apply_can_store_the_definition_in_its_annotation() {
+        let size = serde_json::to_string(&definition()).unwrap().len();
+        assert!(size < 200 << 10, "{size} bytes");
+    }
+
+    #[test]
+    fn the_schema_is_structural_everywhere() {
+        fn check(schema: &Value, path: &str) {
+            let int_or_string = schema.get("x-kubernetes-int-or-string").is_some();
+            assert!(
+                schema.get("type").is_some() || int_or_string,
+                "{path} has no type"
+            );
+            assert!(
+                schema.get("$ref").is_none() && schema.get("oneOf").is_none(),
+                "{path}"
+            );
+            if let Some(Value::Object(properties)) = schema.get("properties") {
+                for (name, inner) in properties {
+                    check(inner, &format!("{path}.{name}"));
+                }
+            }
+            for key in ["items", "additionalProperties"] {
+                if let Some(inner) = schema.get(key) {
+                    check(inner, &format!("{path}.{key}"));
+                }
+            }
+        }
+        let schema = schema();
+        check(&schema["properties"]["spec"], "spec");
+        check(&schema["properties"]["status"], "status");
+    }
+}

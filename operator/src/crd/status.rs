@@ -1,0 +1,342 @@
+//! What the operator answers: the status of a `VectorizerCluster`, decisions under way included.
+//!
+//! Part of it is the operator's memory, not only a report: `cluster`, `initialization`, `master`, `target` and
+//! `handledRequests` are written before what they decide is carried out, and an operator that starts in the middle goes
+//! on from them.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::PromoteMode;
+
+/// Status of a cluster.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Default, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterStatus {
+    /// The generation of the spec that this speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// What the cluster is doing, in one word.
+    #[serde(default)]
+    pub phase: Phase,
+    /// Selector of the replica set's pods, for the scale subresource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// Pods of the replica set that exist.
+    #[serde(default)]
+    pub replicas: u32,
+    /// Replicas that are up and connected to the master.
+    #[serde(default)]
+    pub ready_replicas: u32,
+    /// Nodes that are up and replicate, of those wanted, such as `3/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<String>,
+    /// How far the slowest replica is behind, such as `12ms`; `unknown` while no master says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<String>,
+    /// The image that nodes run when the spec names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Identity of the cluster, which every node knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<Uuid>,
+    /// How far the first start is. Absent on a cluster whose data was there before its status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initialization: Option<Initialization>,
+    /// Who is master, as decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub master: Option<MasterStatus>,
+    /// The change of the master that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<TargetStatus>,
+    /// Every node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeStatus>,
+    /// The last change of the master that was asked for, or that the operator needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_promotion: Option<LastPromotion>,
+    /// The last 32 requestIds that were dealt with, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handled_requests: Vec<String>,
+    /// Ready, Progressing, Degraded, Available, ReplicationHealthy, PromotionSucceeded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// What a cluster is doing.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema)]
+pub enum Phase {
+    /// Its objects and pods are being created, or its first master is being chosen.
+    #[default]
+    Creating,
+    /// Everything is as wanted.
+    Ready,
+    /// It works, with less than wanted.
+    Degraded,
+    /// Writes are not accepted.
+    Unavailable,
+    /// The master is being changed.
+    Promoting,
+    /// Pods are being replaced, or added, or removed.
+    Updating,
+    /// The operator leaves it alone, as told.
+    Paused,
+    /// Something has to be decided by a person; the condition Degraded says what.
+    Blocked,
+}
+
+impl Phase {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Creating => "Creating",
+            Phase::Ready => "Ready",
+            Phase::Degraded => "Degraded",
+            Phase::Unavailable => "Unavailable",
+            Phase::Promoting => "Promoting",
+            Phase::Updating => "Updating",
+            Phase::Paused => "Paused",
+            Phase::Blocked => "Blocked",
+        }
+    }
+}
+
+/// How far the first start of a cluster is.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum Initialization {
+    /// The first master is being told. It may have been.
+    Decided,
+    /// The first master has been told; this never happens again.
+    Done,
+}
+
+/// Who is master.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MasterStatus {
+    /// Its pod.
+    pub pod: String,
+    /// Its durable identity: that of its volume. Another volume under the same pod name is not the master.
+    pub node_id: Uuid,
+    /// The process that was last seen as master.
+    pub boot_id: Uuid,
+    /// The epoch in which it writes.
+    pub epoch: u64,
+    /// Since when this node is master.
+    pub since: Time,
+    /// Where clients write.
+    pub endpoint: String,
+}
+
+/// A change of the master that is under way.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetStatus {
+    /// The request, when one asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// Why.
+    pub reason: PromotionReason,
+    /// How.
+    pub mode: PromoteMode,
+    /// The pod that becomes the master. In a failover it is known once the members are fenced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Its durable identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<Uuid>,
+    /// The pod that was asked for, when one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<String>,
+    /// The master when the change was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Its epoch.
+    pub from_epoch: u64,
+    /// Its process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_boot: Option<Uuid>,
+    /// The epoch that the new master gets.
+    pub epoch: u64,
+    /// What is being done. Found after a restart of the operator, it counts as done or half done.
+    pub step: TargetStep,
+    /// When it was decided.
+    pub started_at: Time,
+    /// When this step was begun.
+    pub step_at: Time,
+    /// Until when it may be begun.
+    pub deadline: Time,
+    /// The last offset of the old master that the operator has seen.
+    #[serde(default)]
+    pub known_offset: u64,
+    /// See `spec.promote.maxLagOperations`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_lag_operations: Option<u64>,
+}
+
+/// Why the master changes.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum PromotionReason {
+    /// `spec.promote` asked for it.
+    Requested,
+    /// The master's pod is about to be scaled away.
+    ScaleDown,
+    /// The master's pod has to be replaced.
+    Rollout,
+    /// The master's Kubernetes node is being drained.
+    Drain,
+    /// The data was there before the status: the most advanced node becomes the master.
+    Recovery,
+    /// The master had to stop for a higher epoch, and nobody has it.
+    Deposed,
+}
+
+impl PromotionReason {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PromotionReason::Requested => "Requested",
+            PromotionReason::ScaleDown => "ScaleDown",
+            PromotionReason::Rollout => "Rollout",
+            PromotionReason::Drain => "Drain",
+            PromotionReason::Recovery => "Recovery",
+            PromotionReason::Deposed => "Deposed",
+        }
+    }
+}
+
+/// Steps of a change of the master.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum TargetStep {
+    /// Decided. Nothing has changed, and nothing has if it is given up here.
+    Reserved,
+    /// Switchover: the master is handing over, or has, and the target is being granted the epoch.
+    HandingOver,
+    /// Failover: the old master's leadership is being ended.
+    Vacating,
+    /// Failover: members promise to accept nothing older.
+    Fencing,
+    /// Failover: the target is being granted the epoch.
+    Granting,
+}
+
+/// The last promotion.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastPromotion {
+    /// The request, when one asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// Why.
+    pub reason: PromotionReason,
+    /// How.
+    pub mode: PromoteMode,
+    /// The master before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The master after, or the target of one that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// How it ended.
+    pub result: PromotionResult,
+    /// Switchover: for how long no node accepted writes, in ms, as the operator saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_pause_ms: Option<u64>,
+    /// Operations that are known to be lost; 0 for a switchover. The operator sees an offset every few seconds: with a
+    /// busy master that died there can be more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_operations: Option<u64>,
+    /// When it was decided.
+    pub started_at: Time,
+    /// When it ended.
+    pub finished_at: Time,
+    /// What happened, in a sentence.
+    pub message: String,
+}
+
+/// How a promotion ended.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum PromotionResult {
+    /// The target is the master.
+    Succeeded,
+    /// It was given up, and nothing has changed.
+    Failed,
+    /// It was not begun, because it cannot be.
+    Refused,
+}
+
+impl PromotionResult {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PromotionResult::Succeeded => "Succeeded",
+            PromotionResult::Failed => "Failed",
+            PromotionResult::Refused => "Refused",
+        }
+    }
+}
+
+/// One node.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Its pod.
+    pub pod: String,
+    /// Its durable identity, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<Uuid>,
+    /// Its role, as it says itself; `unknown` when it does not answer.
+    pub role: NodeRole,
+    /// Health, as the master sees it (the values of `/replication/replicas`).
+    pub status: NodeSync,
+    /// Age of the oldest operation that it has not applied, in ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_ms: Option<u64>,
+    /// Operations that it has not applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_operations: Option<u64>,
+    /// The highest epoch that it has promised or seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+    /// Offset of its last operation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    /// When the master last heard of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_heartbeat: Option<Time>,
+    /// Whether reads are sent there.
+    pub read_eligible: bool,
+}
+
+/// A node's role.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeRole {
+    /// Accepts writes.
+    Master,
+    /// Follows the master.
+    Replica,
+    /// Has not been told yet.
+    Unassigned,
+    /// Does not answer.
+    Unknown,
+}
+
+/// A node's health.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum NodeSync {
+    /// The master itself.
+    Master,
+    /// Healthy.
+    Connected,
+    /// In its first sync.
+    Syncing,
+    /// More than 1000 ms behind.
+    Lagging,
+    /// Not heard of.
+    Disconnected,
+    /// No master says anything about it.
+    Unknown,
+}

@@ -1,0 +1,137 @@
+//! Names that stand in the cluster: labels, annotations, conditions, reasons, ports, and the names of objects.
+//!
+//! Everything that somebody may select, watch or script against is here and nowhere else.
+
+/// Field manager of server-side apply, reporter of events, value of `app.kubernetes.io/managed-by`.
+pub const MANAGER: &str = "vectorizer-operator";
+
+/// Label on everything that the operator creates, and what its watches select.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Label: the kind of software.
+pub const APP_NAME: &str = "app.kubernetes.io/name";
+/// Label: the cluster's name, once more under the name that dashboards know.
+pub const APP_INSTANCE: &str = "app.kubernetes.io/instance";
+/// Label: the cluster's name.
+pub const CLUSTER: &str = "vectorizer.hivellm.io/cluster";
+/// Label: which of the two StatefulSets a pod belongs to, `master` or `replica`. Says nothing about its role.
+pub const SET: &str = "vectorizer.hivellm.io/set";
+/// Label on pods: the role now, `master` or `replica`; absent until decided.
+pub const ROLE: &str = "vectorizer.hivellm.io/role";
+/// Label on pods: `true` while reads may be sent there.
+pub const READ_ELIGIBLE: &str = "vectorizer.hivellm.io/read-eligible";
+/// Label that the StatefulSet controller puts on its pods: the template that they were made from.
+pub const REVISION: &str = "controller-revision-hash";
+/// Annotation on the pod template: checksum of the node's configuration, so that a change of it is a new template.
+pub const CONFIG_CHECKSUM: &str = "vectorizer.hivellm.io/config-checksum";
+
+/// Port of the REST API.
+pub const REST_PORT: u16 = 15002;
+/// Port of replication.
+pub const REPLICATION_PORT: u16 = 7001;
+/// Name of the container that runs the node.
+pub const CONTAINER: &str = "node";
+/// Name of the volume claim template that holds a node's data.
+pub const DATA_VOLUME: &str = "data";
+/// User and group that nodes run as.
+pub const USER: i64 = 65532;
+
+/// Keys of the Secret with the clients' keys.
+pub const AUTH_KEYS: [&str; 2] = ["admin-key", "read-key"];
+/// Key of the internal Secret: what nodes prove to each other.
+pub const REPLICATION_TOKEN: &str = "replication-token";
+/// Key of the internal Secret: what the operator shows to nodes.
+pub const CONTROL_TOKEN: &str = "control-token";
+
+/// Types of conditions.
+pub mod condition {
+    /// Every node is up, of the wanted template, and replicates.
+    pub const READY: &str = "Ready";
+    /// A change is being carried out: creation, scaling, a rollout, a promotion.
+    pub const PROGRESSING: &str = "Progressing";
+    /// Something is wrong that does not mend itself, or has not yet.
+    pub const DEGRADED: &str = "Degraded";
+    /// Writes are accepted.
+    pub const AVAILABLE: &str = "Available";
+    /// Every replica is connected and within `reads.maxLagMs`.
+    pub const REPLICATION_HEALTHY: &str = "ReplicationHealthy";
+    /// Outcome of the last promotion; absent when there was none.
+    pub const PROMOTION_SUCCEEDED: &str = "PromotionSucceeded";
+}
+
+/// Name of the StatefulSet that starts with the master.
+pub fn master_set(cluster: &str) -> String {
+    format!("{cluster}-master")
+}
+
+/// Name of the StatefulSet that starts with the replicas.
+pub fn replica_set(cluster: &str) -> String {
+    format!("{cluster}-replica")
+}
+
+/// Name of the pod that is the first master.
+pub fn first_master(cluster: &str) -> String {
+    format!("{cluster}-master-0")
+}
+
+/// Name of a pod of the replica set.
+pub fn replica_pod(cluster: &str, ordinal: u32) -> String {
+    format!("{cluster}-replica-{ordinal}")
+}
+
+/// Name of the headless Service that gives every pod an address.
+pub fn nodes_service(cluster: &str) -> String {
+    format!("{cluster}-nodes")
+}
+
+/// Name of the Service for writes.
+pub fn write_service(cluster: &str) -> String {
+    format!("{cluster}-rw")
+}
+
+/// Name of the Service for reads.
+pub fn read_service(cluster: &str) -> String {
+    format!("{cluster}-ro")
+}
+
+/// Name of the Secret with the keys that clients use.
+pub fn auth_secret(cluster: &str) -> String {
+    format!("{cluster}-auth")
+}
+
+/// Name of the Secret with the credentials between nodes and operator.
+pub fn internal_secret(cluster: &str) -> String {
+    format!("{cluster}-internal")
+}
+
+/// Name of the ConfigMap with the node's YAML.
+pub fn config_map(cluster: &str) -> String {
+    format!("{cluster}-config")
+}
+
+/// Name of the nodes' ServiceAccount, Role and RoleBinding.
+pub fn service_account(cluster: &str) -> String {
+    format!("{cluster}-node")
+}
+
+/// Name of the Lease that names the master.
+pub fn lease(cluster: &str) -> String {
+    cluster.to_owned()
+}
+
+/// Name of a pod's claim.
+pub fn claim(pod: &str) -> String {
+    format!("{DATA_VOLUME}-{pod}")
+}
+
+/// The labels that everything of one cluster carries.
+pub fn labels(cluster: &str) -> std::collections::BTreeMap<String, String> {
+    [
+        (APP_NAME, "vectorizer"),
+        (APP_INSTANCE, cluster),
+        (MANAGED_BY, MANAGER),
+        (CLUSTER, cluster),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect()
+}
