@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::auth::{Nonce, Proof};
 use crate::batch::Batch;
+use crate::frame;
 use crate::handshake::ReplicaLog;
 use crate::position::{History, LogEnd, Position};
 
@@ -28,8 +29,8 @@ pub mod codec;
 pub const VERSION: u16 = 1;
 /// Feature bits that it understands; none yet.
 pub const FEATURES: u64 = 0;
-/// Longest snapshot chunk, in bytes.
-pub const MAX_CHUNK: usize = 4 * 1024 * 1024;
+/// Longest snapshot chunk, in bytes. They are 1 to 4 MiB as a rule; only a single record that is longer makes one longer.
+pub const MAX_CHUNK: usize = frame::MAX_AFTER_AUTH - 8;
 
 /// One message.
 #[derive(Clone, PartialEq, Debug)]
@@ -62,6 +63,28 @@ pub enum Message {
     Ack(Ack),
     /// Replica → master: its heartbeat.
     Beat(Beat),
+}
+
+impl Message {
+    /// The message's name, without its content, which a stranger may have chosen.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Message::Greet(_) => "Greet",
+            Message::Challenge(_) => "Challenge",
+            Message::Proof(_) => "Proof",
+            Message::Hello(_) => "Hello",
+            Message::Continue(..) => "Continue",
+            Message::Truncate(..) => "Truncate",
+            Message::SnapshotBegin(..) => "SnapshotBegin",
+            Message::SnapshotChunk(_) => "SnapshotChunk",
+            Message::SnapshotEnd(_) => "SnapshotEnd",
+            Message::Reject(_) => "Reject",
+            Message::Batches(_) => "Batches",
+            Message::Heartbeat(_) => "Heartbeat",
+            Message::Ack(_) => "Ack",
+            Message::Beat(_) => "Beat",
+        }
+    }
 }
 
 /// Opens a connection.
