@@ -1,0 +1,84 @@
+//! The machines that the cluster runs on, which with kind are Docker containers: lost, brought back, and the processes
+//! of single pods on them signalled, as no API of Kubernetes can.
+
+use k8s_openapi::api::core::v1::{Node as Machine, Pod};
+use kube::{Api, Client, ResourceExt};
+
+use crate::failure::{Failure, OrFail, Result, ensure};
+use crate::shell;
+use crate::wait::{seconds, until};
+
+/// Where a pod runs.
+pub async fn of_pod(client: &Client, namespace: &str, pod: &str) -> Result<String> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let found = pods.get(pod).await.or_fail(pod)?;
+    let machine = found.spec.and_then(|spec| spec.node_name);
+    machine.or_fail(&format!("the machine of {pod}"))
+}
+
+/// Another machine that takes ordinary pods.
+pub async fn other_than(client: &Client, lost: &str) -> Result<String> {
+    let machines: Api<Machine> = Api::all(client.clone());
+    let list = machines.list(&Default::default()).await.or_fail("nodes")?;
+    list.iter()
+        .filter(|machine| {
+            let taints = machine.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+            taints.is_none_or(Vec::is_empty)
+        })
+        .map(ResourceExt::name_any)
+        .find(|name| name != lost)
+        .ok_or_else(|| Failure::new("there is no second machine that takes pods"))
+}
+
+/// Power off, at once.
+pub async fn kill(machine: &str) -> Result<()> {
+    shell::must("docker", &["kill", machine]).await?;
+    Ok(())
+}
+
+/// Power on; answers when Kubernetes says that it is ready and puts pods there again.
+pub async fn restore(client: &Client, machine: &str) -> Result<()> {
+    shell::must("docker", &["start", machine]).await?;
+    shell::must("kubectl", &["uncordon", machine]).await?;
+    let machines: Api<Machine> = Api::all(client.clone());
+    let what = format!("{machine} to be ready again");
+    until(&what, seconds(180), || async {
+        let found = machines.get(machine).await.or_fail(machine)?;
+        let conditions = found.status.and_then(|status| status.conditions);
+        let ready = conditions
+            .unwrap_or_default()
+            .into_iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        let taints = found.spec.and_then(|spec| spec.taints).unwrap_or_default();
+        ensure(ready && taints.is_empty(), || {
+            format!("ready: {ready}, taints: {}", taints.len())
+        })
+    })
+    .await
+}
+
+/// Sends a signal to the processes of a pod whose command line contains `program`, from the machine that it runs on.
+/// Answers how many got it.
+pub async fn signal(
+    client: &Client,
+    namespace: &str,
+    pod: &str,
+    program: &str,
+    signal: &str,
+) -> Result<usize> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let found = pods.get(pod).await.or_fail(pod)?;
+    let uid = found.uid().or_fail("the pod's uid")?;
+    let machine = of_pod(client, namespace, pod).await?;
+    // The kubelet's cgroup drivers write the pod's uid with dashes or with underscores.
+    let pattern = uid.replace('-', "[-_]");
+    let script = format!(
+        "for p in /proc/[0-9]*; do \
+           grep -q 'pod{pattern}' $p/cgroup 2>/dev/null && \
+           tr '\\0' ' ' <$p/cmdline | grep -q '{program}' && \
+           kill -{signal} ${{p#/proc/}} && echo ${{p#/proc/}}; \
+         done; true"
+    );
+    let pids = shell::must("docker", &["exec", &machine, "sh", "-c", &script]).await?;
+    Ok(pids.lines().count())
+}

@@ -1,0 +1,53 @@
+//! The machine under the master is switched off, and a replica is promoted because somebody asks for it.
+
+use vectorizer_e2e::checker::pod::Checker;
+use vectorizer_e2e::cluster::{Cluster, START};
+use vectorizer_e2e::failure::Result;
+use vectorizer_e2e::machine;
+use vectorizer_e2e::scope::{Scope, scenario};
+use vectorizer_e2e::wait::seconds;
+
+#[tokio::test]
+async fn a_failover_asked_for_replaces_a_master_whose_machine_is_lost() {
+    scenario("machine", machine_lost).await;
+}
+
+async fn machine_lost(scope: Scope) -> Result<()> {
+    let cluster = Cluster::start(&scope, "trio", 2).await?;
+    let (master, epoch) = cluster.master().await?;
+    let lost = machine::of_pod(&scope.client, &scope.namespace, &master).await?;
+    let other = machine::other_than(&scope.client, &lost).await?;
+    let checker = Checker::start(&scope, &cluster, Some(&other)).await?;
+    checker.phase("lost").await?;
+    machine::kill(&lost).await?;
+    let failed_over = fail_over(&cluster, &checker, &master, epoch).await;
+    // Whatever came of it, other scenarios need the machine.
+    machine::restore(&scope.client, &lost).await?;
+    let known = failed_over?;
+
+    checker.phase("restored").await?;
+    cluster.ready(2, START).await?;
+    assert!(cluster.replicas().await?.contains(&master));
+    cluster.caught_up(&master, seconds(120)).await?;
+    checker.acknowledged(100, seconds(60)).await?;
+    let report = checker.finish().await?;
+    // Replication is asynchronous: a lost machine may take the end of its epoch along. That it is only the end, the
+    // checker has made sure of; how much, a person wants to know.
+    println!(
+        "{:#?}\nacknowledged {}, lost {}, operations reported lost {known}",
+        report.phases, report.acknowledged, report.lost
+    );
+    Ok(())
+}
+
+/// Asks for the failover, waits for writes, and answers how many operations the operator knows to be lost.
+async fn fail_over(cluster: &Cluster, checker: &Checker, master: &str, epoch: u64) -> Result<u64> {
+    cluster.promote("gone", None, "Failover").await?;
+    let record = cluster.promoted("gone", seconds(90)).await?;
+    assert_eq!(record["result"], "Succeeded", "{record}");
+    let (now, later) = cluster.master().await?;
+    assert_ne!(now, master);
+    assert!(later > epoch, "epoch {later} after {epoch}");
+    checker.acknowledged(100, seconds(60)).await?;
+    Ok(record["lostOperations"].as_u64().unwrap_or_default())
+}

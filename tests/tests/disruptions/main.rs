@@ -1,0 +1,4 @@
+//! What may disturb other scenarios: the operator is killed, a machine is lost. One at a time, after everything else.
+
+mod machine_loss;
+mod operator_killed;

@@ -1,0 +1,113 @@
+//! The operator is killed between two steps of a promotion; another instance continues it.
+
+use std::time::Duration;
+
+use futures::{StreamExt, pin_mut};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, ListParams, WatchEvent, WatchParams};
+use kube::{Api, ResourceExt};
+use vectorizer_e2e::checker::pod::Checker;
+use vectorizer_e2e::cluster::{self, Cluster, START};
+use vectorizer_e2e::failure::{OrFail, Result, ensure};
+use vectorizer_e2e::scope::{OPERATOR_NAMESPACE, Scope, scenario};
+use vectorizer_e2e::wait::{seconds, until};
+
+/// Promotions in which the operator is killed, each a little later than the one before.
+const ROUNDS: u64 = 4;
+/// How much later, in ms.
+const LATER_MS: u64 = 15;
+
+#[tokio::test]
+async fn a_promotion_is_finished_by_the_next_operator_when_the_first_is_killed() {
+    scenario("operator", operator_killed).await;
+}
+
+async fn operator_killed(scope: Scope) -> Result<()> {
+    let cluster = Cluster::start(&scope, "steady", 2).await?;
+    let checker = Checker::start(&scope, &cluster, None).await?;
+    let mut caught = 0;
+    for round in 0..ROUNDS {
+        let request = format!("round-{round}");
+        let (before, epoch) = cluster.master().await?;
+        checker.phase(&request).await?;
+        let asked = cluster.promote(&request, None, "Switchover");
+        let killed = kill_when_begun(&scope, &cluster, Duration::from_millis(round * LATER_MS));
+        let (asked, killed) = futures::join!(asked, killed);
+        asked?;
+        caught += usize::from(killed?);
+        operators_ready(&scope).await?;
+        let record = cluster.promoted(&request, seconds(120)).await?;
+        assert_eq!(record["result"], "Succeeded", "{record}");
+        let (master, later) = cluster.master().await?;
+        assert_ne!(master, before);
+        assert_eq!(later, epoch + 1, "one request, one epoch");
+        checker.acknowledged(100, seconds(60)).await?;
+        cluster.ready(2, START).await?;
+    }
+    let report = checker.finish().await?;
+    println!(
+        "caught in the middle: {caught} of {ROUNDS}\n{:#?}",
+        report.phases
+    );
+    report.nothing_lost()?;
+    Ok(())
+}
+
+/// Kills every operator pod once the promotion is in status, and answers whether it was still there afterwards.
+async fn kill_when_begun(scope: &Scope, cluster: &Cluster, later: Duration) -> Result<bool> {
+    let operators: Api<Pod> = Api::namespaced(scope.client.clone(), OPERATOR_NAMESPACE);
+    let pods = operators
+        .list(&ListParams::default())
+        .await
+        .or_fail("operators")?;
+    let only = WatchParams::default().fields(&format!("metadata.name={}", cluster.name));
+    let events = cluster::api(scope)
+        .watch(&only, "0")
+        .await
+        .or_fail("watching")?;
+    pin_mut!(events);
+    let begun = async {
+        while let Some(event) = events.next().await {
+            if let Ok(WatchEvent::Modified(object)) = event
+                && !object.data["status"]["target"].is_null()
+            {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(seconds(60), begun)
+        .await
+        .or_fail("the promotion to begin")?;
+    tokio::time::sleep(later).await;
+    let now = DeleteParams::default().grace_period(0);
+    let deaths = pods.iter().map(|pod| {
+        let (operators, now, name) = (&operators, &now, pod.name_any());
+        async move { operators.delete(&name, now).await }
+    });
+    for death in futures::future::join_all(deaths).await {
+        death.or_fail("killing the operator")?;
+    }
+    Ok(!cluster.object().await?["status"]["target"].is_null())
+}
+
+async fn operators_ready(scope: &Scope) -> Result<()> {
+    let operators: Api<Pod> = Api::namespaced(scope.client.clone(), OPERATOR_NAMESPACE);
+    until("the operator to be back", seconds(120), || async {
+        let pods = operators
+            .list(&ListParams::default())
+            .await
+            .or_fail("operators")?;
+        let ready = pods.iter().filter(|pod| {
+            let status = pod.status.as_ref();
+            let conditions = status.and_then(|status| status.conditions.as_ref());
+            pod.metadata.deletion_timestamp.is_none()
+                && conditions.is_some_and(|all| {
+                    all.iter()
+                        .any(|one| one.type_ == "Ready" && one.status == "True")
+                })
+        });
+        let ready = ready.count();
+        ensure(ready >= 2, || format!("{ready} are ready"))
+    })
+    .await
+}

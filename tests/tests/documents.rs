@@ -1,0 +1,69 @@
+//! What the repository says of itself is true: the table of the specification names tests that exist and leaves no line
+//! of it out, and the chart carries the generated definition. Needs no cluster.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn file(path: &str) -> String {
+    let path = root().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|why| panic!("{}: {why}", path.display()))
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Every `path/file.rs::test` in the table.
+fn named_tests() -> BTreeSet<(String, String)> {
+    let table = file("docs/spec.md");
+    let quoted = table.split('`').skip(1).step_by(2);
+    let named = quoted.filter_map(|text| text.split_once(".rs::"));
+    named
+        .map(|(path, test)| (format!("{path}.rs"), test.to_owned()))
+        .collect()
+}
+
+#[test]
+fn every_test_named_in_the_table_of_the_specification_exists() {
+    let named = named_tests();
+    assert!(named.len() > 20, "{} tests are named", named.len());
+    let missing: Vec<String> = named
+        .iter()
+        .filter(|(path, test)| {
+            let source = std::fs::read_to_string(root().join(path)).unwrap_or_default();
+            !source.contains(&format!("fn {test}("))
+        })
+        .map(|(path, test)| format!("{path}::{test}"))
+        .collect();
+    assert!(missing.is_empty(), "no such tests:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn every_row_of_the_table_of_the_specification_names_a_test() {
+    let table = file("docs/spec.md");
+    let rows = table.lines().filter(|line| line.starts_with("| "));
+    let bare: Vec<&str> = rows
+        .filter(|row| !row.starts_with("| Specification") && !row.contains(".rs::"))
+        .collect();
+    assert!(bare.is_empty(), "rows without a test:\n{}", bare.join("\n"));
+}
+
+#[test]
+fn the_chart_carries_the_generated_definition() {
+    let name = "vectorizerclusters.yaml";
+    let chart = file(&format!("charts/vectorizer-operator/definitions/{name}"));
+    assert!(
+        file(&format!("crds/{name}")) == chart,
+        "the chart's copy of crds/{name} is stale: `make crds`"
+    );
+}
+
+#[test]
+fn chart_and_workspace_have_one_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    let chart = file("charts/vectorizer-operator/Chart.yaml");
+    for key in ["version", "appVersion"] {
+        let line = format!("\n{key}: {version}\n");
+        assert!(chart.contains(&line), "Chart.yaml: {key} is not {version}");
+    }
+}

@@ -1,0 +1,90 @@
+//! The chart: linted, rendered with each kind of values, and accepted by the API server's own validation.
+
+use vectorizer_e2e::failure::{OrFail, Result};
+use vectorizer_e2e::scope::{Scope, scenario};
+use vectorizer_e2e::shell;
+
+/// A helm that was built from source takes a cluster for an ancient one when it only renders.
+const RENDER: [&str; 5] = ["template", "checked", CHART, "--kube-version", "1.34"];
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/vectorizer-operator");
+
+#[tokio::test]
+async fn helm_finds_nothing_wrong_with_the_chart() {
+    shell::must("helm", &["lint", "--strict", CHART])
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn the_api_server_accepts_every_rendered_object() {
+    scenario("chart", accepted).await;
+}
+
+async fn accepted(scope: Scope) -> Result<()> {
+    let only = format!("watchNamespaces={{default,{}}}", scope.namespace);
+    for values in [vec![], vec!["--set", only.as_str()]] {
+        let render = [&RENDER[..], &["--namespace", &scope.namespace], &values].concat();
+        let objects = shell::must("helm", &render).await?;
+        let apply = [
+            "apply",
+            "--dry-run=server",
+            "--force-conflicts",
+            "--server-side",
+            "-f",
+            "-",
+        ];
+        let answer = shell::must_with("kubectl", &apply, &objects).await?;
+        for kind in [
+            "deployment.apps",
+            "customresourcedefinition",
+            "role.rbac",
+            "service/",
+        ] {
+            assert!(answer.contains(kind), "no {kind} in:\n{answer}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn values_that_mean_nothing_are_refused_by_name() {
+    for (set, names) in [
+        ("replicaCunt=2", "replicaCunt"),
+        ("image.pullPolicy=Sometimes", "pullPolicy"),
+        ("replicaCount=0", "replicaCount"),
+        ("leaderElection.enabled=false", "leaderElection.enabled"),
+        ("watchNamespaces={Upper}", "watchNamespaces"),
+    ] {
+        let render = [&RENDER[..], &["--set", set]].concat();
+        let refused = shell::run("helm", &render, "").await.unwrap();
+        assert!(!refused.success, "{set} was accepted");
+        assert!(refused.stderr.contains(names), "{set}: {}", refused.stderr);
+    }
+}
+
+#[tokio::test]
+async fn with_a_list_of_namespaces_the_operator_has_no_cluster_wide_rights_but_to_see_machines() {
+    let only = [&RENDER[..], &["--set", "watchNamespaces={one,two}"]].concat();
+    let objects = shell::must("helm", &only).await.unwrap();
+    assert_eq!(objects.matches("\nkind: ClusterRole\n").count(), 1);
+    assert!(objects.contains("resources: [nodes]"), "{objects}");
+    let roles = objects.matches("\nkind: Role\n").count();
+    assert_eq!(
+        roles, 3,
+        "one per namespace and one for the operator's own Lease"
+    );
+
+    let none = [&only[..], &["--set", "rbac.readNodes=false"]].concat();
+    let objects = shell::must("helm", &none).await.unwrap();
+    assert!(!objects.contains("kind: ClusterRole"), "{objects}");
+}
+
+#[tokio::test]
+async fn the_definition_is_kept_when_the_release_goes() {
+    let objects = shell::must("helm", &RENDER).await.unwrap();
+    let crd = objects
+        .split("\n---")
+        .find(|object| object.contains("kind: CustomResourceDefinition"));
+    let crd = crd.or_fail("the definition").unwrap();
+    assert!(crd.contains("helm.sh/resource-policy: keep"), "{crd}");
+}

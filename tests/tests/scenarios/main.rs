@@ -1,0 +1,9 @@
+//! What a user does with a cluster, on a real Kubernetes: each scenario in its own namespace, several at a time.
+//! Needs the cluster of tests/kind/ with the operator installed, as `make test` leaves it.
+
+mod chart;
+mod create;
+mod promotion;
+mod recovery;
+mod refusals;
+mod scale;

@@ -1,0 +1,140 @@
+//! Pods that go and come back by themselves.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::DeleteParams;
+use vectorizer_e2e::checker::pod::Checker;
+use vectorizer_e2e::cluster::{Cluster, START};
+use vectorizer_e2e::failure::{OrFail, Result, ensure};
+use vectorizer_e2e::machine;
+use vectorizer_e2e::scope::{Scope, scenario};
+use vectorizer_e2e::wait::{seconds, until};
+
+/// Deletes a pod and waits until another one of the same name is ready.
+async fn replace(scope: &Scope, pod: &str, how: DeleteParams) -> Result<()> {
+    let pods = scope.api::<Pod>();
+    let before = pods.get(pod).await.or_fail(pod)?.uid();
+    pods.delete(pod, &how).await.or_fail("deleting the pod")?;
+    until(&format!("{pod} to be back"), START, || async {
+        let found = pods.get(pod).await.or_fail(pod)?;
+        let ready = found
+            .status
+            .as_ref()
+            .and_then(|status| status.conditions.as_ref())
+            .is_some_and(|all| {
+                all.iter()
+                    .any(|one| one.type_ == "Ready" && one.status == "True")
+            });
+        ensure(found.uid() != before && ready, || {
+            "it is not ready yet".to_owned()
+        })
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_deleted_master_pod_comes_back_with_everything_that_was_acknowledged() {
+    scenario("master", master_deleted).await;
+}
+
+async fn master_deleted(scope: Scope) -> Result<()> {
+    let cluster = Cluster::start(&scope, "back", 2).await?;
+    let checker = Checker::start(&scope, &cluster, None).await?;
+    let (master, epoch) = cluster.master().await?;
+
+    for (phase, how) in [
+        ("deleted", DeleteParams::default()),
+        ("forced", DeleteParams::default().grace_period(0)),
+    ] {
+        checker.phase(phase).await?;
+        replace(&scope, &master, how).await?;
+        checker.acknowledged(100, seconds(120)).await?;
+        cluster.ready(2, START).await?;
+    }
+    let (now, later) = cluster.master().await?;
+    assert_eq!(now, master, "nobody asked for another master");
+    assert!(
+        later >= epoch + 2,
+        "epoch {later} after two restarts in {epoch}"
+    );
+
+    let report = checker.finish().await?;
+    println!("{:#?}", report.phases);
+    report.nothing_lost()?;
+    everyone_agrees(&cluster).await
+}
+
+#[tokio::test]
+async fn a_killed_master_process_restarts_and_writes_in_a_new_epoch() {
+    scenario("process", process_killed).await;
+}
+
+async fn process_killed(scope: Scope) -> Result<()> {
+    let cluster = Cluster::start(&scope, "again", 2).await?;
+    let checker = Checker::start(&scope, &cluster, None).await?;
+    let (master, epoch) = cluster.master().await?;
+    checker.phase("killed").await?;
+    let hit = machine::signal(
+        &scope.client,
+        &scope.namespace,
+        &master,
+        "vectorizer-node",
+        "KILL",
+    );
+    assert_eq!(hit.await?, 1);
+    cluster
+        .wait("the next epoch in status", seconds(60), |object| {
+            let now = object["status"]["master"]["epoch"]
+                .as_u64()
+                .unwrap_or_default();
+            ensure(now > epoch, || format!("it is {now}"))
+        })
+        .await?;
+    checker.acknowledged(100, seconds(60)).await?;
+    cluster.ready(2, START).await?;
+    assert_eq!(cluster.master().await?.0, master);
+    let report = checker.finish().await?;
+    println!("{:#?}", report.phases);
+    report.nothing_lost()?;
+    everyone_agrees(&cluster).await
+}
+
+#[tokio::test]
+async fn a_killed_replica_comes_back_with_a_partial_sync_and_no_write_notices() {
+    scenario("replica", replica_deleted).await;
+}
+
+async fn replica_deleted(scope: Scope) -> Result<()> {
+    let cluster = Cluster::start(&scope, "third", 2).await?;
+    let checker = Checker::start(&scope, &cluster, None).await?;
+    let pod = "third-replica-0";
+    cluster.caught_up(pod, seconds(30)).await?;
+    replace(&scope, pod, DeleteParams::default().grace_period(0)).await?;
+    checker.acknowledged(100, seconds(30)).await?;
+    cluster.ready(2, START).await?;
+    let report = checker.finish().await?;
+    report.nothing_lost()?;
+    assert_eq!(
+        (report.refused, report.unknown),
+        (0, 0),
+        "{:?}",
+        report.reasons
+    );
+    cluster.caught_up(pod, seconds(60)).await?;
+    let stats = cluster.node(pod).await?.stats().await?;
+    assert_eq!(stats.full_syncs, 0, "{stats:?}");
+    assert!(stats.partial_syncs >= 1, "{stats:?}");
+    everyone_agrees(&cluster).await
+}
+
+/// Every replica ends up with as many records as the master.
+async fn everyone_agrees(cluster: &Cluster) -> Result<()> {
+    let path = "/collections/numbered/vectors?limit=1";
+    let total = cluster.master_node().await?.get(path).await?.ok()?["total"].clone();
+    for pod in cluster.replicas().await? {
+        cluster.caught_up(&pod, seconds(60)).await?;
+        let here = cluster.node(&pod).await?.get(path).await?.ok()?["total"].clone();
+        assert_eq!(here, total, "vectors on {pod}");
+    }
+    Ok(())
+}

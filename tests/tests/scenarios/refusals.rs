@@ -1,0 +1,215 @@
+//! Wrong manifests: each is refused when it is applied, with words that say what and where, and nothing is created.
+
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use vectorizer_e2e::cluster::{self, manifest};
+use vectorizer_e2e::failure::{OrFail, Result};
+use vectorizer_e2e::scope::{Scope, scenario};
+use vectorizer_e2e::shell;
+use vectorizer_operator::crd::RULES;
+
+/// Manifests that are refused when they are created: name, spec, what the refusal says.
+fn creations() -> Vec<(&'static str, Value, &'static str)> {
+    let promote = |target: &str| json!({ "promote": { "requestId": "a", "target": target } });
+    let env = |name: &str| json!({ "env": [{ "name": name, "value": "x" }] });
+    vec![
+        (
+            "a-name-that-is-much-longer-than-forty-one",
+            json!({}),
+            "metadata.name: at most 40 characters",
+        ),
+        (
+            "4you",
+            json!({}),
+            "metadata.name: small letters, digits and '-' only",
+        ),
+        (
+            "dots.in.it",
+            json!({}),
+            "metadata.name: small letters, digits and '-' only",
+        ),
+        (
+            "wrong",
+            promote("other-replica-0"),
+            "spec.promote.target: must be a pod of this cluster",
+        ),
+        (
+            "wrong",
+            promote("wrong-replica-x"),
+            "spec.promote.target: must be a pod of this cluster",
+        ),
+        (
+            "wrong",
+            promote("wrong-master-1"),
+            "spec.promote.target: must be a pod of this cluster",
+        ),
+        (
+            "wrong",
+            json!({ "promote": { "requestId": "not so" } }),
+            "requestId: letters, digits, '-', '_' and '.' only",
+        ),
+        (
+            "wrong",
+            json!({ "promote": { "mode": "Failover" } }),
+            "spec.promote.requestId",
+        ),
+        (
+            "wrong",
+            json!({ "promote": { "requestId": "a", "mode": "Coup" } }),
+            "spec.promote.mode: Unsupported value",
+        ),
+        (
+            "wrong",
+            json!({ "storage": { "size": "0" } }),
+            "storage.size: must be above 0",
+        ),
+        (
+            "wrong",
+            json!({ "storage": { "size": 0 } }),
+            "storage.size: must be above 0",
+        ),
+        (
+            "wrong",
+            json!({ "storage": { "size": "ten" } }),
+            "spec.storage.size",
+        ),
+        (
+            "wrong",
+            json!({ "replication": { "heartbeatIntervalSecs": 30, "replicaTimeoutSecs": 30 } }),
+            "replication.replicaTimeoutSecs: must be above heartbeatIntervalSecs",
+        ),
+        (
+            "wrong",
+            json!({ "replication": { "heartbeatIntervalSecs": 0 } }),
+            "spec.replication.heartbeatIntervalSecs",
+        ),
+        (
+            "wrong",
+            json!({ "replication": { "logSize": "many" } }),
+            "spec.replication.logSize",
+        ),
+        ("wrong", json!({ "replicas": -1 }), "spec.replicas"),
+        ("wrong", json!({ "replicas": 100 }), "spec.replicas"),
+        (
+            "wrong",
+            json!({ "reads": { "maxLagMs": 0 } }),
+            "spec.reads.maxLagMs",
+        ),
+        (
+            "wrong",
+            env("REPLICATION_ROLE"),
+            "env: REPLICATION_*, POD_NAME",
+        ),
+        (
+            "wrong",
+            env("VECTORIZER_DATA_DIR"),
+            "env: REPLICATION_*, POD_NAME",
+        ),
+        (
+            "wrong",
+            json!({ "podLabels": { "vectorizer.hivellm.io/role": "master" } }),
+            "podLabels: vectorizer.hivellm.io/*",
+        ),
+        (
+            "wrong",
+            json!({ "podAnnotations": { "vectorizer.hivellm.io/x": "y" } }),
+            "podAnnotations: vectorizer.hivellm.io/*",
+        ),
+    ]
+}
+
+/// Changes of an existing cluster that are refused: patch of the spec, what the refusal says.
+fn changes() -> Vec<(Value, &'static str)> {
+    vec![
+        (
+            json!({ "storage": { "size": "1Gi" } }),
+            "storage.size: may only grow",
+        ),
+        (
+            json!({ "storage": { "storageClassName": "other" } }),
+            "storage.storageClassName: cannot be changed",
+        ),
+        (
+            json!({ "promote": { "mode": "Failover" } }),
+            "promote: a request is carried out once and cannot be changed",
+        ),
+        (
+            json!({ "promote": { "target": "kept-replica-1" } }),
+            "promote: a request is carried out once and cannot be changed",
+        ),
+    ]
+}
+
+#[test]
+fn every_rule_of_the_definition_is_in_the_tables() {
+    let said: Vec<&str> = creations()
+        .into_iter()
+        .map(|(_, _, says)| says)
+        .chain(changes().into_iter().map(|(_, says)| says))
+        .collect();
+    for rule in RULES {
+        let tried = said.iter().any(|says| rule.message.starts_with(says));
+        assert!(tried, "no manifest tries this rule: {}", rule.message);
+    }
+}
+
+#[tokio::test]
+async fn wrong_manifests_are_refused_with_what_would_be_right() {
+    scenario("wrong", wrong_manifests).await;
+}
+
+async fn wrong_manifests(scope: Scope) -> Result<()> {
+    let clusters = cluster::api(&scope);
+    for (name, spec, says) in creations() {
+        let object = serde_json::from_value(manifest(name, &spec)).or_fail("manifest")?;
+        let refused = clusters.create(&PostParams::default(), &object).await;
+        let why = refused
+            .err()
+            .or_fail(&format!("a refusal of {name} {spec}"))?;
+        assert!(why.to_string().contains(says), "{name} {spec}:\n{why}");
+    }
+    let left = clusters
+        .list(&Default::default())
+        .await
+        .or_fail("clusters")?;
+    assert!(left.items.is_empty(), "{:?}", left.items);
+
+    // A paused cluster starts nothing: its rules are what counts here.
+    let spec = json!({
+        "paused": true,
+        "storage": { "size": "2Gi" },
+        "promote": { "requestId": "once", "target": "kept-replica-0" },
+    });
+    let object = serde_json::from_value(manifest("kept", &spec)).or_fail("manifest")?;
+    let made = clusters.create(&PostParams::default(), &object).await;
+    let made = made.or_fail("creating the cluster to change")?;
+    for (change, says) in changes() {
+        let patch = Patch::Merge(json!({ "spec": change }));
+        let refused = clusters
+            .patch("kept", &PatchParams::default(), &patch)
+            .await;
+        let why = refused.err().or_fail(&format!("a refusal of {change}"))?;
+        assert!(why.to_string().contains(says), "{change}:\n{why}");
+    }
+    let now = clusters.get("kept").await.or_fail("kept")?;
+    assert_eq!(now.data["spec"], made.data["spec"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_field_that_does_not_exist_is_refused_by_name() {
+    scenario("unknown", unknown_field).await;
+}
+
+async fn unknown_field(scope: Scope) -> Result<()> {
+    let object = manifest("typo", &json!({ "replicsa": 3 })).to_string();
+    let apply = ["apply", "-n", &scope.namespace, "-f", "-"];
+    let refused = shell::run("kubectl", &apply, &object).await?;
+    assert!(!refused.success, "{}", refused.stdout);
+    assert!(
+        refused.stderr.contains("spec.replicsa"),
+        "{}",
+        refused.stderr
+    );
+    Ok(())
+}
