@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Brings the test cluster up from whatever state the machine is in, and touches no other cluster. Idempotent:
+# a second run takes about a second. Where the node image can be had or pulled, plain kind; otherwise image.sh.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/env.sh"
+nodes=("$KIND_CLUSTER_NAME-control-plane" "$KIND_CLUSTER_NAME-worker" "$KIND_CLUSTER_NAME-worker2")
+mkdir -p "$VECTORIZER_CACHE/bin"
+
+api() { kubectl --request-timeout=5s "$@"; }
+healthy() { # every node ready, cluster DNS and storage at work, and still so when asked again
+  [ "$(api get nodes -o json 2>/dev/null | python3 -c '
+import json, sys
+nodes = json.load(sys.stdin)["items"]
+ready = [n for n in nodes if any(c["type"] == "Ready" and c["status"] == "True" for c in n["status"]["conditions"])]
+print(len(ready) if len(ready) == len(nodes) else 0)' 2>/dev/null)" = "${#nodes[@]}" ] &&
+    api -n kube-system rollout status deployment/coredns --timeout=3s >/dev/null 2>&1 &&
+    api -n local-path-storage rollout status deployment/local-path-provisioner --timeout=3s >/dev/null 2>&1
+}
+exists() { docker inspect "${nodes[0]}" >/dev/null 2>&1; }
+revive() { # nodes that a test or a killed engine left paused or stopped
+  local node state
+  for node in "${nodes[@]}"; do
+    state=$(docker inspect -f '{{.State.Status}}' "$node" 2>/dev/null) || return 1
+    case $state in
+      paused) docker unpause "$node" >/dev/null ;;
+      running) ;;
+      *) docker start "$node" >/dev/null || return 1 ;;
+    esac
+    docker network connect kind "$node" 2>/dev/null || true # fails where it is connected, as it should be
+  done
+}
+wait_healthy() { # wait_healthy SECONDS
+  local until=$((SECONDS + $1))
+  while ! healthy; do
+    [ $SECONDS -lt $until ] || return 1
+    sleep 1
+  done
+}
+
+"$here/engine.sh"
+if exists && [ -f "$KUBECONFIG" ]; then
+  revive && if ! healthy; then say "waiting for the cluster to come back (usually under a minute)"; fi
+  if wait_healthy 120; then
+    for node in "${nodes[@]}"; do api uncordon "$node" >/dev/null; done
+    exit 0
+  fi
+  say "the cluster does not come back: making it anew"
+fi
+
+if ! docker image inspect "$node_image" >/dev/null 2>&1; then
+  say "looking for the image $node_image"
+  timeout 60 docker pull -q "$node_image" >/dev/null 2>&1 || "$here/image.sh"
+fi
+if ! docker image inspect debian:bookworm-slim >/dev/null 2>&1; then
+  timeout 60 docker pull -q debian:bookworm-slim >/dev/null 2>&1 || "$here/image.sh"
+fi
+command -v kind >/dev/null || GOBIN=$VECTORIZER_CACHE/bin go install -trimpath "sigs.k8s.io/kind@v$kind_version"
+command -v helm >/dev/null || GOBIN=$VECTORIZER_CACHE/bin go install -trimpath "helm.sh/helm/v3/cmd/helm@v$helm_version"
+if ! command -v kubectl >/dev/null; then
+  docker run --rm --entrypoint cat "$node_image" /usr/bin/kubectl >"$VECTORIZER_CACHE/bin/kubectl.part"
+  chmod +x "$VECTORIZER_CACHE/bin/kubectl.part" && mv "$VECTORIZER_CACHE/bin/kubectl.part" "$VECTORIZER_CACHE/bin/kubectl"
+fi
+
+say "creating the cluster $KIND_CLUSTER_NAME (usually 40 s)"
+kind delete cluster --name "$KIND_CLUSTER_NAME" --kubeconfig "$KUBECONFIG" >/dev/null 2>&1 || true
+kind create cluster --name "$KIND_CLUSTER_NAME" --image "$node_image" --config "$here/cluster.yaml" \
+  --kubeconfig "$KUBECONFIG" --wait 180s >"$VECTORIZER_CACHE/kind-create.log" 2>&1 ||
+  { tail -30 "$VECTORIZER_CACHE/kind-create.log" >&2; exit 1; }
+wait_healthy 120 || { api get pods -A >&2; echo "the new cluster is not healthy after 120 s" >&2; exit 1; }
