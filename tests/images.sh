@@ -16,8 +16,6 @@ suits_debian_12() {
 binaries=${BINARIES:-}
 [ -n "$binaries" ] || { if suits_debian_12; then binaries=prebuilt; else binaries=source; fi; }
 
-# The classic builder needs no buildx, which Debian's Docker does not bring.
-docker buildx version >/dev/null 2>&1 || export DOCKER_BUILDKIT=0
 options=()
 if [ "$binaries" = prebuilt ]; then
   step "Binaries for the images (about 10 minutes the first time on 2 cores)"
