@@ -47,7 +47,7 @@ step "Format and scripts"
 scripts=()
 while read -r script; do scripts+=("$script"); done < <(git ls-files '*.sh' .ci/run)
 check "rustfmt" cargo fmt --all --check
-check "shellcheck" shellcheck -x -S warning "${scripts[@]}"
+check "shellcheck" shellcheck -x -P SCRIPTDIR -S warning "${scripts[@]}"
 
 step "Kubernetes begins to come up, beside what follows"
 tests/kind/up.sh >target/cluster.log 2>&1 &
