@@ -1,0 +1,87 @@
+//! The command line of `vectorizer-node`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A vector store that replicates itself.
+///
+/// Values come from the file, then from what POST /replication/configure has stored, then from the environment, then
+/// from flags; the later wins.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "vectorizer-node",
+    version,
+    args_conflicts_with_subcommands = true
+)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    /// Runs the node (the default)
+    Serve(Flags),
+}
+
+impl CommandLine {
+    /// The flags, whether `serve` was said or not.
+    pub fn into_flags(self) -> Flags {
+        match self.command {
+            Some(Command::Serve(flags)) => flags,
+            None => self.flags,
+        }
+    }
+}
+
+/// Flags of `vectorizer-node serve`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Flags {
+    /// YAML file to read
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where data is kept [env: VECTORIZER_DATA_DIR] [default: /var/lib/vectorizer]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// The node's name [env: VECTORIZER_NODE_NAME] [default: the host's name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Where the REST API listens [env: VECTORIZER_HTTP_ADDRESS] [default: 0.0.0.0:15002]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub http_address: Option<String>,
+    /// Where replication listens [env: REPLICATION_BIND_ADDRESS] [default: 0.0.0.0:7001]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub replication_address: Option<String>,
+    /// Host under which others reach this node [env: VECTORIZER_ADVERTISED_HOST]
+    #[arg(long, value_name = "HOST")]
+    pub advertised_host: Option<String>,
+    /// Any other key, such as replication.log_size=1000; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// What is logged [env: VECTORIZER_LOG] [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// How it is logged, text or json [env: VECTORIZER_LOG_FORMAT] [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// File to write the bound addresses into once the node listens
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+}
+
+impl Flags {
+    /// The value of the flag of that name, for the flags that stand in the table of keys.
+    pub(super) fn of(&self, flag: &str) -> Option<&str> {
+        match flag {
+            "data-dir" => self.data_dir.as_deref(),
+            "name" => self.name.as_deref(),
+            "http-address" => self.http_address.as_deref(),
+            "replication-address" => self.replication_address.as_deref(),
+            "advertised-host" => self.advertised_host.as_deref(),
+            _ => None,
+        }
+    }
+}
