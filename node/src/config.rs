@@ -8,6 +8,7 @@ mod credentials;
 mod flags;
 mod keys;
 mod layers;
+mod sections;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -254,15 +255,15 @@ impl Config {
             problems: &mut problems,
         };
         let mut warnings = Vec::new();
-        let server = read_server(&mut reader, &mut warnings);
-        let node = read_node(&mut reader, host);
+        let server = sections::server(&mut reader, &mut warnings);
+        let node = sections::node(&mut reader, host);
         let kubernetes = if layers.has_section("kubernetes") {
-            read_kubernetes(&mut reader, &node)
+            sections::kubernetes(&mut reader, &node)
         } else {
             None
         };
-        let replication = read_replication(&mut reader);
-        let storage = read_storage(&mut reader);
+        let replication = sections::replication(&mut reader);
+        let storage = sections::storage(&mut reader);
         if replication.enabled && replication.token.is_none() {
             warnings.push(
                 "replication.token_file is not set: whoever reaches the replication port can read everything".to_owned(),
@@ -287,8 +288,6 @@ impl Config {
 }
 
 const DEFAULT_DATA_DIR: &str = "/var/lib/vectorizer";
-/// One hour, in seconds: no interval is longer.
-const HOUR: u64 = 3600;
 
 fn read_yaml(path: &Path, problems: &mut Vec<Problem>) -> Layers {
     match std::fs::read_to_string(path) {
@@ -374,196 +373,4 @@ fn read_log(
         }
     };
     Log { filter, format }
-}
-
-fn read_credential(reader: &mut Reader<'_>, path: &str) -> Option<Credential> {
-    let file = reader.path(path)?;
-    match Credential::open(&file) {
-        Ok(credential) => Some(credential),
-        Err(error) => {
-            reader.refuse(path, error.to_string());
-            None
-        }
-    }
-}
-
-fn read_server(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Server {
-    let admin_key = read_credential(reader, "server.admin_key_file");
-    let read_key = read_credential(reader, "server.read_key_file");
-    if !reader.has("server.admin_key_file") {
-        if reader.has("server.read_key_file") {
-            reader.refuse(
-                "server.read_key_file",
-                "is set without server.admin_key_file: nobody could write; set both, or neither",
-            );
-        } else {
-            warnings.push(
-                "server.admin_key_file is not set: whoever reaches the REST port can read and write everything".to_owned(),
-            );
-        }
-    }
-    Server {
-        bind_address: reader
-            .bind_address("server.bind_address")
-            .unwrap_or_else(|| any(15002)),
-        admin_key,
-        read_key,
-        control_token: read_credential(reader, "server.control_token_file"),
-        max_body_bytes: count(reader, "server.max_body_bytes", 1024..=1 << 30, 64 << 20),
-        max_concurrent_requests: count(reader, "server.max_concurrent_requests", 1..=100_000, 512),
-        request_timeout: seconds(reader, "server.request_timeout_secs", 1, 60),
-        shutdown_grace: seconds(reader, "server.shutdown_grace_secs", 0, 20),
-    }
-}
-
-fn read_node(reader: &mut Reader<'_>, host: &str) -> Node {
-    let name = if reader.has("node.name") {
-        reader.name("node.name").unwrap_or_default()
-    } else {
-        host.to_owned()
-    };
-    Node {
-        name,
-        data_dir: reader
-            .path("node.data_dir")
-            .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)),
-        advertised_host: reader.host("node.advertised_host"),
-    }
-}
-
-fn read_kubernetes(reader: &mut Reader<'_>, node: &Node) -> Option<Kubernetes> {
-    for path in ["kubernetes.namespace", "kubernetes.lease"] {
-        if !reader.has(path) {
-            reader.refuse(
-                path,
-                "is missing: expected a name; the section kubernetes is set",
-            );
-        }
-    }
-    for path in ["replication.role", "replication.master_address"] {
-        if reader.has(path) {
-            reader.refuse(
-                path,
-                "must be absent: the section kubernetes is set, so that the operator decides",
-            );
-        }
-    }
-    let pod = match reader.has("kubernetes.pod") {
-        true => reader.name("kubernetes.pod"),
-        false => Some(node.name.clone()),
-    };
-    Some(Kubernetes {
-        namespace: reader.name("kubernetes.namespace")?,
-        lease: reader.name("kubernetes.lease")?,
-        pod: pod?,
-    })
-}
-
-fn read_replication(reader: &mut Reader<'_>) -> Replication {
-    let kubernetes = reader.layers.has_section("kubernetes");
-    let role = reader.word(
-        "replication.role",
-        &[
-            ("master", StaticRole::Master),
-            ("replica", StaticRole::Replica),
-        ],
-    );
-    let said = reader.truth("replication.enabled");
-    // REPLICATION_ROLE alone is the specification's way to switch replication on.
-    let by_environment = reader
-        .layers
-        .get("replication.role")
-        .is_some_and(|role| role.fixed);
-    let enabled = by_environment || kubernetes || said.unwrap_or(reader.has("replication.role"));
-    if kubernetes && said == Some(false) {
-        reader.refuse(
-            "replication.enabled",
-            "cannot be false: the section kubernetes is set",
-        );
-    }
-    let master_address = reader.peer_address("replication.master_address");
-    if enabled && !kubernetes {
-        if !reader.has("replication.role") {
-            reader.refuse(
-                "replication.role",
-                "is missing: expected `master` or `replica`, as replication is enabled",
-            );
-        }
-        if role == Some(StaticRole::Replica) && !reader.has("replication.master_address") {
-            reader.refuse(
-                "replication.master_address",
-                "is missing: expected <host>:<port> of the master, as the role is replica",
-            );
-        }
-    }
-    let heartbeat = reader
-        .number("replication.heartbeat_interval_secs", 1..=HOUR)
-        .unwrap_or(5);
-    // Three heartbeats may be lost before a silent peer is given up, unless somebody wants it otherwise.
-    let timeout = reader
-        .number("replication.replica_timeout_secs", 1..=24 * HOUR)
-        .unwrap_or((3 * heartbeat).max(30));
-    if timeout <= heartbeat {
-        reader.refuse(
-            "replication.replica_timeout_secs",
-            format!(
-                "{timeout} is not above replication.heartbeat_interval_secs, which is {heartbeat}: every replica would be given up between two heartbeats"
-            ),
-        );
-    }
-    Replication {
-        enabled,
-        role: role.filter(|_| enabled && !kubernetes),
-        bind_address: reader
-            .bind_address("replication.bind_address")
-            .unwrap_or_else(|| any(7001)),
-        master_address,
-        master_url: reader.url("replication.master_url"),
-        heartbeat_interval: Duration::from_secs(heartbeat),
-        replica_timeout: Duration::from_secs(timeout),
-        log_size: reader
-            .number("replication.log_size", 1..=1_000_000_000)
-            .unwrap_or(1_000_000),
-        reconnect_interval: seconds(reader, "replication.reconnect_interval_secs", 1, 5),
-        token: read_credential(reader, "replication.token_file"),
-    }
-}
-
-fn read_storage(reader: &mut Reader<'_>) -> Storage {
-    let words = [
-        ("always", Durability::Always),
-        ("interval", Durability::Interval),
-        ("os", Durability::Os),
-    ];
-    Storage {
-        durability: reader
-            .word("storage.durability", &words)
-            .unwrap_or(Durability::Always),
-        segment_bytes: reader
-            .number("storage.segment_bytes", 4096..=4 << 30)
-            .unwrap_or(64 << 20),
-    }
-}
-
-fn any(port: u16) -> Address {
-    Address {
-        host: "0.0.0.0".to_owned(),
-        port,
-    }
-}
-
-fn seconds(reader: &mut Reader<'_>, path: &str, least: u64, default: u64) -> Duration {
-    Duration::from_secs(reader.number(path, least..=HOUR).unwrap_or(default))
-}
-
-fn count(
-    reader: &mut Reader<'_>,
-    path: &str,
-    range: std::ops::RangeInclusive<u64>,
-    default: usize,
-) -> usize {
-    let number = reader.number(path, range);
-    number
-        .and_then(|n| usize::try_from(n).ok())
-        .unwrap_or(default)
 }
