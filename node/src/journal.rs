@@ -1,15 +1,39 @@
 //! The segmented write-ahead log that is the replication log.
+//!
+//! A batch is encoded once; the same bytes go to the disk, to the newest part in memory and to every replica. The
+//! writer's thread owns the [`Journal`]; everybody else reads beside it through a [`LogReader`]. The format of the files
+//! is in `journal/segment.rs`.
+//!
+//! A segment is made complete, its header durable, before it gets its name, and only after the one before it is
+//! durable: of all segments, only the last can have been torn by a crash. Whole segments are dropped from the front
+//! once neither `log_size`, the last checkpoint nor a pin needs them; segments hold at most an eighth of `log_size`
+//! operations, so that the log stays close to it.
 
+mod reader;
+mod recover;
+mod segment;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::RwLock;
 use tokio::sync::watch;
-use vectorizer_replication::batch::{Batch, BatchError};
-use vectorizer_replication::position::{Chain, LogEnd, Position};
+use vectorizer_replication::batch::Batch;
+use vectorizer_replication::position::LogEnd;
+
+pub use reader::{LogReader, Pin, ReadError};
+
+use reader::{Published, Shared};
+use recover::{Recovered, end_of, recover};
+use segment::{HEADER_LEN, Header, MARK_LEN, Segment, encode_mark, file_name};
 
 /// How the log is kept.
 #[derive(Clone, Debug)]
 pub struct JournalOptions {
-    /// A segment is closed at this many bytes.
+    /// A segment is closed before it grows beyond this many bytes.
     pub segment_bytes: u64,
     /// Operations that are kept for replicas to catch up from.
     pub log_size: u64,
@@ -27,6 +51,13 @@ impl Default for JournalOptions {
     }
 }
 
+impl JournalOptions {
+    /// Operations after which a segment is closed.
+    fn segment_operations(&self) -> u64 {
+        (self.log_size / 8).max(1)
+    }
+}
+
 /// What went wrong with the log. After [`Self::Io`] and [`Self::Poisoned`] the process must end.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -38,7 +69,7 @@ pub enum JournalError {
         /// On which file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file is damaged where a crash cannot have damaged it.
     #[error("{} is damaged at byte {byte}: {what}", path.display())]
@@ -51,7 +82,7 @@ pub enum JournalError {
         what: String,
     },
     /// The batch does not continue the log.
-    #[error("a batch does not continue the log: {field} is {found}, expected {expected}")]
+    #[error("a batch does not continue the log: its {field} is {found}, expected {expected}")]
     Discontinuous {
         /// Which part of it.
         field: &'static str,
@@ -70,163 +101,430 @@ pub enum JournalError {
         /// Last offset of the log.
         end: u64,
     },
+    /// Batches that are needed cannot be read back.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// An earlier write or fsync failed: what is on disk is not known.
     #[error("the journal cannot go on: an earlier write or fsync failed")]
     Poisoned,
 }
 
-/// Why batches cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The log no longer reaches back so far.
-    #[error("the log begins at offset {first}")]
-    Gone {
-        /// The first offset there is.
-        first: u64,
-    },
-    /// No batch begins there.
-    #[error("no batch begins at offset {0}")]
-    NotABoundary(u64),
-    /// The system refused.
-    #[error("reading {}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A file is damaged.
-    #[error("{} is damaged at byte {byte}: {source}", path.display())]
-    Corrupt {
-        /// The file.
-        path: PathBuf,
-        /// Where in it.
-        byte: u64,
-        /// What is wrong there.
-        source: BatchError,
-    },
+/// What was appended and is not published yet.
+enum Pending {
+    Segment(Segment),
+    Batch { batch: Batch, at: u64 },
 }
 
 /// The log as its one writer sees it. Every call blocks.
-pub struct Journal {}
+pub struct Journal {
+    dir: PathBuf,
+    options: JournalOptions,
+    shared: Arc<Shared>,
+    /// The last segment, written at its end.
+    file: File,
+    path: PathBuf,
+    size: u64,
+    header: Header,
+    end: LogEnd,
+    pending: Vec<Pending>,
+    durable: u64,
+    /// The highest offset that the last segment's header or marks call durable.
+    marked: u64,
+    poisoned: bool,
+}
 
 impl Journal {
     /// Opens the log in `dir`, which is created if need be; `base` is where an empty log begins.
+    ///
+    /// A torn tail of the last segment is cut and reported; other damage is refused as [`JournalError::Corrupt`].
     pub fn open(
-        _dir: &Path,
-        _options: JournalOptions,
-        _base: LogEnd,
+        dir: &Path,
+        options: JournalOptions,
+        base: LogEnd,
     ) -> Result<Journal, JournalError> {
-        todo!()
+        let Recovered {
+            published,
+            file,
+            size,
+            header,
+        } = recover(dir, base, options.cache_bytes)?;
+        let end = published.end;
+        Ok(Journal {
+            path: dir.join(file_name(header.base)),
+            dir: dir.to_owned(),
+            options,
+            shared: Arc::new(Shared {
+                state: RwLock::new(published),
+                end: watch::Sender::new(end),
+                durable: AtomicU64::new(end.position.offset),
+                appended_bytes: AtomicU64::new(0),
+            }),
+            file,
+            size,
+            marked: header.base.position.offset,
+            header,
+            end,
+            pending: Vec::new(),
+            durable: end.position.offset,
+            poisoned: false,
+        })
     }
 
     /// Writes a batch, which must continue the log. Not yet durable, not yet seen by readers.
-    pub fn append(&mut self, _batch: &Batch) -> Result<(), JournalError> {
-        todo!()
+    pub fn append(&mut self, batch: &Batch) -> Result<(), JournalError> {
+        self.check()?;
+        if let Some(wrong) = discontinuity(self.end, batch) {
+            return Err(wrong);
+        }
+        let len = batch.bytes().len() as u64;
+        let full = self.size + MARK_LEN as u64 + len > self.options.segment_bytes
+            || self.end.position.offset - self.header.base.position.offset
+                >= self.options.segment_operations();
+        if full && self.size > HEADER_LEN {
+            self.poisoning(|journal| journal.roll())?;
+        }
+        self.poisoning(|journal| {
+            let mark = encode_mark(journal.durable, journal.header.salt);
+            let mark = if journal.durable > journal.marked {
+                &mark[..]
+            } else {
+                &[]
+            };
+            write_both(&mut journal.file, mark, batch.bytes())
+                .map_err(|error| io_error("writing", &journal.path, error))?;
+            journal.size += mark.len() as u64;
+            journal.marked = journal.marked.max(journal.durable);
+            Ok(())
+        })?;
+        self.pending.push(Pending::Batch {
+            batch: batch.clone(),
+            at: self.size,
+        });
+        self.size += len;
+        self.end = end_of(batch);
+        self.shared.appended_bytes.fetch_add(len, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Shows what was appended to readers.
     pub fn publish(&mut self) {
-        todo!()
+        if self.pending.is_empty() {
+            return;
+        }
+        let mut state = self.shared.state.write();
+        for pending in self.pending.drain(..) {
+            match pending {
+                Pending::Segment(segment) => state.segments.push_back(segment),
+                Pending::Batch { batch, at } => {
+                    if let Some(segment) = state.segments.back_mut() {
+                        segment.note(batch.first_offset(), at);
+                    }
+                    state.push_tail(batch, self.options.cache_bytes);
+                }
+            }
+        }
+        state.end = self.end;
+        drop(state);
+        self.shared.end.send_replace(self.end);
     }
 
     /// Makes what was appended durable.
     pub fn sync(&mut self) -> Result<(), JournalError> {
-        todo!()
+        self.check()?;
+        if self.durable == self.end.position.offset {
+            return Ok(());
+        }
+        self.poisoning(|journal| {
+            journal
+                .file
+                .sync_data()
+                .map_err(|error| io_error("syncing", &journal.path, error))
+        })?;
+        self.set_durable(self.end.position.offset);
+        Ok(())
     }
 
     /// The last operation appended, and the chain after it.
     pub fn end(&self) -> LogEnd {
-        todo!()
+        self.end
     }
 
     /// Offset of the last operation known to be durable.
     pub fn durable(&self) -> u64 {
-        todo!()
-    }
-
-    /// Removes what is after `to`, the end of a batch, and returns it, oldest first. Durable when it returns.
-    pub fn truncate(&mut self, _to: u64) -> Result<Vec<Batch>, JournalError> {
-        todo!()
-    }
-
-    /// Removes whole segments that neither `log_size`, the checkpoint at `checkpoint_offset` nor a pin needs.
-    pub fn enforce_retention(&mut self, _checkpoint_offset: u64) -> Result<(), JournalError> {
-        todo!()
+        self.durable
     }
 
     /// A reader; cloning it is cheap.
     pub fn reader(&self) -> LogReader {
-        todo!()
+        LogReader {
+            shared: self.shared.clone(),
+        }
+    }
+
+    /// Removes what is after `to`, the end of a batch, and returns it, oldest first. Durable when it returns.
+    pub fn truncate(&mut self, to: u64) -> Result<Vec<Batch>, JournalError> {
+        self.check()?;
+        self.publish();
+        let removed = self.batches_after(to)?;
+        let Some((end, at)) = self.reader().locate(to)? else {
+            return Err(self.not_a_boundary(to));
+        };
+        if removed.is_empty() {
+            return Ok(removed);
+        }
+        self.poisoning(|journal| journal.cut(end, at))?;
+        Ok(removed)
+    }
+
+    /// The batches after `to`, the end of one, oldest first.
+    pub fn batches_after(&mut self, to: u64) -> Result<Vec<Batch>, JournalError> {
+        self.publish();
+        let reader = self.reader();
+        if reader.locate(to)?.is_none() {
+            return Err(self.not_a_boundary(to));
+        }
+        let mut out = Vec::new();
+        let mut next = to + 1;
+        while next <= self.end.position.offset {
+            let batches = reader.read(next, 16 << 20)?;
+            next = batches.last().map_or(u64::MAX, |b| b.last_offset() + 1);
+            out.extend(batches);
+        }
+        Ok(out)
+    }
+
+    /// Removes whole segments that neither `log_size`, the checkpoint at `checkpoint_offset` nor a pin needs.
+    pub fn enforce_retention(&mut self, checkpoint_offset: u64) -> Result<(), JournalError> {
+        self.check()?;
+        let mut dropped = Vec::new();
+        {
+            let mut state = self.shared.state.write();
+            let droppable = checkpoint_offset
+                .min(
+                    state
+                        .end
+                        .position
+                        .offset
+                        .saturating_sub(self.options.log_size),
+                )
+                .min(state.lowest_pin().map_or(u64::MAX, |from| from - 1));
+            while state
+                .segments
+                .get(1)
+                .is_some_and(|next| next.base.position.offset <= droppable)
+            {
+                dropped.extend(state.segments.pop_front());
+            }
+            let first = state.first_offset();
+            state.forget_tail_below(first);
+        }
+        // Oldest first: whatever a crash leaves is without a gap.
+        for segment in &dropped {
+            fs::remove_file(&segment.path)
+                .map_err(|error| io_error("removing", &segment.path, error))?;
+        }
+        Ok(())
     }
 
     /// Goes on with `other` in place of this log; the readers of this one then read that one, and its pins are void.
-    pub fn replace_with(&mut self, _other: Journal) {
-        todo!()
+    pub fn replace_with(&mut self, mut other: Journal) {
+        other.publish();
+        let mut state = self.shared.state.write();
+        let era = state.era + 1;
+        let empty = Published::new(Default::default(), other.end);
+        *state = std::mem::replace(&mut *other.shared.state.write(), empty);
+        state.era = era;
+        drop(state);
+        other.shared = self.shared.clone();
+        *self = other;
+        self.shared.durable.store(self.durable, Ordering::Release);
+        self.shared.end.send_replace(self.end);
     }
 
     /// Makes everything durable and marks it so: damage found later is then never taken for a torn write.
     pub fn close(&mut self) -> Result<(), JournalError> {
-        todo!()
+        self.sync()?;
+        if self.marked == self.durable {
+            return Ok(());
+        }
+        self.poisoning(|journal| {
+            let mark = encode_mark(journal.durable, journal.header.salt);
+            journal
+                .file
+                .write_all(&mark)
+                .and_then(|()| journal.file.sync_data())
+                .map_err(|error| io_error("writing", &journal.path, error))?;
+            journal.size += mark.len() as u64;
+            journal.marked = journal.durable;
+            Ok(())
+        })
+    }
+
+    /// Closes the last segment and begins the next.
+    fn roll(&mut self) -> Result<(), JournalError> {
+        self.sync()?;
+        let (file, header) = create_segment(&self.dir, self.end)?;
+        self.file = file;
+        self.path = self.dir.join(file_name(self.end));
+        self.size = HEADER_LEN;
+        self.marked = self.end.position.offset;
+        self.header = header;
+        let segment = Segment::new(self.path.clone(), self.end);
+        self.pending.push(Pending::Segment(segment));
+        Ok(())
+    }
+
+    /// Ends the log at `end`, whose segment goes on at byte `at`. Newest first: whatever a crash leaves is a prefix.
+    fn cut(&mut self, end: LogEnd, at: u64) -> Result<(), JournalError> {
+        let shared = self.shared.clone();
+        let mut state = shared.state.write();
+        let above = |s: &Segment| s.base.position.offset > end.position.offset;
+        while state.segments.back().is_some_and(above)
+            && let Some(segment) = state.segments.pop_back()
+        {
+            fs::remove_file(&segment.path)
+                .map_err(|error| io_error("removing", &segment.path, error))?;
+            sync_dir(&self.dir)?;
+        }
+        let Some(segment) = state.segments.back_mut() else {
+            return Err(JournalError::Poisoned); // `end` was found in a segment
+        };
+        segment.forget_from(at);
+        let path = segment.path.clone();
+        let cut = || -> io::Result<File> {
+            let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
+            file.set_len(at)?;
+            file.sync_all()?;
+            file.seek(SeekFrom::Start(at))?;
+            Ok(file)
+        };
+        self.file = cut().map_err(|error| io_error("cutting", &path, error))?;
+        self.header = recover::read_header(&self.file, &path)?;
+        self.path = path;
+        self.size = at;
+        self.end = end;
+        self.marked = self.header.base.position.offset;
+        state.forget_tail_above(end.position.offset);
+        state.end = end;
+        drop(state);
+        self.set_durable(end.position.offset);
+        self.shared.end.send_replace(end);
+        Ok(())
+    }
+
+    fn set_durable(&mut self, offset: u64) {
+        self.durable = offset;
+        self.shared.durable.store(offset, Ordering::Release);
+    }
+
+    fn not_a_boundary(&self, offset: u64) -> JournalError {
+        JournalError::NotABoundary {
+            offset,
+            first: self.reader().first_offset(),
+            end: self.end.position.offset,
+        }
+    }
+
+    fn check(&self) -> Result<(), JournalError> {
+        if self.poisoned {
+            return Err(JournalError::Poisoned);
+        }
+        Ok(())
+    }
+
+    /// After a failure nobody knows what is on disk, and a second fsync may report success for what the first lost.
+    fn poisoning<T>(
+        &mut self,
+        step: impl FnOnce(&mut Self) -> Result<T, JournalError>,
+    ) -> Result<T, JournalError> {
+        let result = step(self);
+        self.poisoned |= result.is_err();
+        result
     }
 }
 
-/// Reads the log beside its writer, up to what was published.
-#[derive(Clone)]
-pub struct LogReader {}
-
-impl LogReader {
-    /// First offset there is; one after the end when the log is empty.
-    pub fn first_offset(&self) -> u64 {
-        todo!()
+/// Why a batch does not continue a log that ends at `end`.
+fn discontinuity(end: LogEnd, batch: &Batch) -> Option<JournalError> {
+    let wrong = |field, expected: String, found: String| {
+        Some(JournalError::Discontinuous {
+            field,
+            expected,
+            found,
+        })
+    };
+    let next = end.position.offset.saturating_add(1);
+    if batch.first_offset() != next {
+        return wrong(
+            "first offset",
+            next.to_string(),
+            batch.first_offset().to_string(),
+        );
     }
-
-    /// The last operation published, and the chain after it.
-    pub fn end(&self) -> LogEnd {
-        todo!()
+    if batch.chain_before() != end.chain {
+        let (expected, found) = (end.chain, batch.chain_before());
+        return wrong("chain", format!("{expected:?}"), format!("{found:?}"));
     }
-
-    /// Offset of the last operation known to be durable.
-    pub fn durable(&self) -> u64 {
-        todo!()
+    if batch.epoch() < end.position.epoch {
+        let expected = format!("at least {}", end.position.epoch);
+        return wrong("epoch", expected, batch.epoch().to_string());
     }
+    None
+}
 
-    /// Notifies of every change of [`Self::end`].
-    pub fn subscribe(&self) -> watch::Receiver<LogEnd> {
-        todo!()
+/// Makes an empty segment: complete and durable before it gets its name.
+fn create_segment(dir: &Path, base: LogEnd) -> Result<(File, Header), JournalError> {
+    let path = dir.join(file_name(base));
+    let new = path.with_extension("new");
+    let header = Header {
+        base,
+        salt: uuid::Uuid::new_v4().as_u64_pair().0,
+    };
+    let create = || -> io::Result<File> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&new)?;
+        file.write_all(&header.encode())?;
+        file.sync_all()?;
+        fs::rename(&new, &path)?;
+        Ok(file)
+    };
+    let file = create().map_err(|error| io_error("creating", &path, error))?;
+    sync_dir(dir)?;
+    Ok((file, header))
+}
+
+/// Writes two pieces, in one call where the system allows it.
+fn write_both(file: &mut File, first: &[u8], second: &[u8]) -> io::Result<()> {
+    let mut slices = [IoSlice::new(first), IoSlice::new(second)];
+    let mut left = &mut slices[..];
+    IoSlice::advance_slices(&mut left, 0); // drops an empty first piece
+    while !left.is_empty() {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => IoSlice::advance_slices(&mut left, n),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
+    Ok(())
+}
 
-    /// Batches from `from`, the first offset of one, up to about `max_bytes`, but at least one if there is any.
-    /// Empty when `from` is one after the end. May block on the disk; see [`Self::is_cached`].
-    pub fn read(&self, _from: u64, _max_bytes: usize) -> Result<Vec<Batch>, ReadError> {
-        todo!()
-    }
+fn sync_dir(dir: &Path) -> Result<(), JournalError> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|error| io_error("syncing", dir, error))
+}
 
-    /// Whether [`Self::read`] from there needs no disk.
-    pub fn is_cached(&self, _from: u64) -> bool {
-        todo!()
-    }
-
-    /// The chain after the batch that ends at `offset`; `None` when none does, or none that is still there.
-    pub fn chain_at(&self, _offset: u64) -> Result<Option<Chain>, ReadError> {
-        todo!()
-    }
-
-    /// Keeps everything from `from` on until the pin is dropped; `None` if some of it is gone already.
-    pub fn pin(&self, _from: u64) -> Option<Pin> {
-        todo!()
-    }
-
-    /// Bytes and position appended since the log was opened, for the pace of checkpoints.
-    pub fn appended_bytes(&self) -> u64 {
-        todo!()
-    }
-
-    /// Position of [`Self::end`].
-    pub fn position(&self) -> Position {
-        self.end().position
+fn io_error(action: &'static str, path: &Path, source: io::Error) -> JournalError {
+    JournalError::Io {
+        action,
+        path: path.to_owned(),
+        source,
     }
 }
 
-/// Holds retention back while it lives.
-pub struct Pin {}
+#[cfg(test)]
+mod tests;

@@ -9,15 +9,22 @@ mod config;
 mod digest;
 pub mod embed;
 pub mod filter;
+mod hybrid;
+mod kernel;
 mod record;
 mod search;
+mod slots;
 mod snapshot;
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use vectorizer_replication::batch::Batch;
-use vectorizer_replication::position::{History, LogEnd, Position};
+use vectorizer_replication::position::{Chain, EpochStart, History, LogEnd, Position};
 
 pub use codec::CodecError;
 pub use collection::{Collection, CollectionInfo, Page, VectorRecord};
@@ -27,9 +34,10 @@ pub use config::{
 };
 pub use digest::{Digest, StoreDigest};
 pub use filter::{Filter, FilterError};
+pub use hybrid::{Fusion, HybridRequest};
 pub use record::{Record, RecordError};
-pub use search::{Fusion, Hit, HybridRequest, SearchError, SearchRequest};
-pub use snapshot::{SnapshotError, SnapshotHeader, SnapshotScan, SnapshotTrailer};
+pub use search::{Hit, SearchError, SearchRequest};
+pub use snapshot::{SnapshotError, SnapshotHeader, SnapshotLoader, SnapshotScan, SnapshotTrailer};
 
 /// An operation that cannot be applied: a bug somewhere, and a reason for a replica to stop.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +57,18 @@ pub enum ApplyError {
         expected: u64,
         /// The batch's first offset.
         found: u64,
+    },
+    /// The batch follows another log than the one that was applied.
+    #[error(
+        "the batch at offset {offset} follows chain {found:?}, the store stands at {expected:?}"
+    )]
+    Chain {
+        /// The batch's first offset.
+        offset: u64,
+        /// The store's.
+        expected: Chain,
+        /// The batch's.
+        found: Chain,
     },
     /// The record names a collection that does not exist.
     #[error("offset {offset}: no collection has incarnation {incarnation}")]
@@ -78,8 +98,34 @@ pub enum ApplyError {
     },
 }
 
+#[derive(Default)]
+struct Catalog {
+    by_name: BTreeMap<String, Arc<Collection>>,
+    by_incarnation: HashMap<u64, Arc<Collection>>,
+}
+
+/// What is published together, so that it is always of one moment.
+#[derive(Clone, Default)]
+struct Published {
+    end: LogEnd,
+    history: History,
+    digest: u128,
+}
+
 /// All collections of a node.
-pub struct Store {}
+pub struct Store {
+    catalog: RwLock<Catalog>,
+    /// The digest of everything; its lock is held while a batch is applied.
+    applier: Mutex<u128>,
+    published: RwLock<Published>,
+    applied: watch::Sender<Position>,
+    /// The highest offset whose application has begun.
+    begun: AtomicU64,
+    /// Up to here, operations on collections that are not there are passed over: a snapshot was loaded.
+    exact_from: AtomicU64,
+    /// Changes when another store takes this one's place.
+    era: AtomicU64,
+}
 
 impl Default for Store {
     fn default() -> Self {
@@ -90,24 +136,154 @@ impl Default for Store {
 impl Store {
     /// An empty store at position zero.
     pub fn new() -> Self {
-        todo!()
-    }
-
-    /// Applies one operation at its offset. `time_ms` is its batch's, Unix time in ms.
-    ///
-    /// Prefer [`Self::apply_batch`], which also keeps position and history.
-    pub fn apply(&self, _offset: u64, _time_ms: u64, _record: &Record) -> Result<(), ApplyError> {
-        todo!()
+        Store {
+            catalog: RwLock::default(),
+            applier: Mutex::new(0),
+            published: RwLock::default(),
+            applied: watch::Sender::new(Position::ZERO),
+            begun: AtomicU64::new(0),
+            exact_from: AtomicU64::new(0),
+            era: AtomicU64::new(0),
+        }
     }
 
     /// Decodes and applies a batch, then moves the applied end behind it and notifies.
-    pub fn apply_batch(&self, _batch: &Batch) -> Result<(), ApplyError> {
-        todo!()
+    ///
+    /// A batch that does not follow what was applied, or does not decode, changes nothing. After any other error the
+    /// store holds a part of the batch and must not be used any more.
+    pub fn apply_batch(&self, batch: &Batch) -> Result<(), ApplyError> {
+        let records = Record::decode_batch(batch).map_err(|source| ApplyError::Record {
+            offset: batch.first_offset(),
+            source,
+        })?;
+        self.apply_records(batch, &records)
     }
 
     /// The same for who has the batch's records already.
-    pub fn apply_records(&self, _batch: &Batch, _records: &[Record]) -> Result<(), ApplyError> {
-        todo!()
+    pub fn apply_records(&self, batch: &Batch, records: &[Record]) -> Result<(), ApplyError> {
+        let mut digest = self.applier.lock();
+        let before = self.applied_end();
+        let expected = before.position.offset + 1;
+        if batch.first_offset() != expected {
+            let found = batch.first_offset();
+            return Err(ApplyError::Gap { expected, found });
+        }
+        if batch.chain_before() != before.chain {
+            return Err(ApplyError::Chain {
+                offset: expected,
+                expected: before.chain,
+                found: batch.chain_before(),
+            });
+        }
+        for (offset, record) in (expected..).zip(records) {
+            let change = self.apply_one(offset, batch.time_ms(), record)?;
+            *digest = digest.wrapping_add(change);
+        }
+        let mut published = self.published.write();
+        if batch.epoch() > before.position.epoch {
+            published.history.open(EpochStart {
+                epoch: batch.epoch(),
+                first_offset: expected,
+                chain: before.chain,
+            });
+        }
+        published.end = LogEnd {
+            position: batch.end(),
+            chain: batch.chain_after(),
+        };
+        published.digest = *digest;
+        drop(published);
+        self.applied.send_replace(batch.end());
+        Ok(())
+    }
+
+    /// Applies one operation where it is newer than what is there. Returns by how much that changes the digest.
+    fn apply_one(&self, offset: u64, time_ms: u64, record: &Record) -> Result<u128, ApplyError> {
+        // Before anything changes: a scan that sees the change must see this too.
+        self.begun.fetch_max(offset, Ordering::SeqCst);
+        match record {
+            Record::Epoch { .. } => Ok(0),
+            Record::CreateCollection {
+                name,
+                config,
+                created_ms,
+            } => self.create(offset, name, config, *created_ms),
+            Record::DropCollection { incarnation } => {
+                let mut catalog = self.catalog.write();
+                let Some(dropped) = catalog.by_incarnation.remove(incarnation) else {
+                    return self.absent(offset, *incarnation);
+                };
+                catalog.by_name.remove(dropped.name());
+                Ok(0u128.wrapping_sub(dropped.digest_share()))
+            }
+            Record::Put {
+                incarnation,
+                id,
+                vector,
+                payload,
+            } => {
+                let Some(collection) = self.by_incarnation(*incarnation) else {
+                    return self.absent(offset, *incarnation);
+                };
+                let expected = collection.config().dimension;
+                if vector.len() != expected {
+                    return Err(ApplyError::Dimension {
+                        offset,
+                        expected,
+                        found: vector.len(),
+                    });
+                }
+                Ok(collection.put(offset, time_ms, id, vector, payload))
+            }
+            Record::Delete { incarnation, id } => {
+                let Some(collection) = self.by_incarnation(*incarnation) else {
+                    return self.absent(offset, *incarnation);
+                };
+                Ok(collection.delete(offset, time_ms, id))
+            }
+        }
+    }
+
+    fn create(
+        &self,
+        offset: u64,
+        name: &str,
+        config: &CollectionConfig,
+        created_ms: u64,
+    ) -> Result<u128, ApplyError> {
+        let mut catalog = self.catalog.write();
+        if let Some(there) = catalog.by_name.get(name) {
+            // Replayed: it is this one, or a later one of the same name.
+            let newer = there.incarnation() >= offset;
+            return if newer && self.is_replay(offset) {
+                Ok(0)
+            } else {
+                Err(ApplyError::NameTaken {
+                    offset,
+                    name: name.to_owned(),
+                })
+            };
+        }
+        let collection = Collection::new(name, offset, config.clone(), created_ms, created_ms);
+        let collection = Arc::new(collection);
+        let change = collection.digest_share();
+        catalog.insert(collection);
+        Ok(change)
+    }
+
+    /// What becomes of an operation on a collection that is not there.
+    fn absent(&self, offset: u64, incarnation: u64) -> Result<u128, ApplyError> {
+        if self.is_replay(offset) {
+            return Ok(0); // dropped after the snapshot began and before it came to it
+        }
+        Err(ApplyError::NoCollection {
+            offset,
+            incarnation,
+        })
+    }
+
+    fn is_replay(&self, offset: u64) -> bool {
+        offset <= self.exact_from.load(Ordering::Relaxed)
     }
 
     /// Position of the last operation applied.
@@ -117,66 +293,160 @@ impl Store {
 
     /// The last operation applied and the chain after it.
     pub fn applied_end(&self) -> LogEnd {
-        todo!()
+        self.published.read().end
     }
 
     /// The epochs of what has been applied.
     pub fn history(&self) -> History {
-        todo!()
+        self.published.read().history.clone()
     }
 
     /// Notifies of every change of [`Self::applied`].
     pub fn subscribe_applied(&self) -> watch::Receiver<Position> {
-        todo!()
+        self.applied.subscribe()
     }
 
     /// All collections, ordered by name.
     pub fn collections(&self) -> Vec<CollectionInfo> {
-        todo!()
+        self.list().iter().map(|c| c.info()).collect()
     }
 
     /// The collection of that name.
-    pub fn collection(&self, _name: &str) -> Option<Arc<Collection>> {
-        todo!()
+    pub fn collection(&self, name: &str) -> Option<Arc<Collection>> {
+        self.catalog.read().by_name.get(name).cloned()
     }
 
     /// Approximate size in bytes of all vectors, payloads and ids.
     pub fn bytes(&self) -> u64 {
-        todo!()
+        self.list().iter().map(|c| c.info().bytes).sum()
     }
 
     /// Position and digest of everything there; always of one and the same moment.
     pub fn digest(&self) -> (Position, Digest) {
-        todo!()
+        let published = self.published.read();
+        (published.end.position, Digest(published.digest))
     }
 
-    /// The digest of each collection beside that of all, while nothing is being applied.
+    /// The digest of each collection beside that of all. Nothing is applied meanwhile.
     pub fn digests(&self) -> StoreDigest {
-        todo!()
+        let _still = self.applier.lock();
+        let (position, total) = self.digest();
+        let collections = self.collections();
+        StoreDigest {
+            position,
+            total,
+            collections: collections
+                .into_iter()
+                .map(|c| (c.name, c.count, c.digest))
+                .collect(),
+        }
     }
 
-    /// The digest computed anew from what is there, to compare with the one that is kept.
+    /// The digest computed anew from what is there, to compare with the one that is kept. Nothing is applied meanwhile,
+    /// which takes about a second per 10 GB.
     pub fn recompute_digest(&self) -> Digest {
-        todo!()
+        let _still = self.applier.lock();
+        let shares = self.list();
+        let shares = shares.iter().map(|c| c.recompute_digest_share());
+        Digest(shares.fold(0, u128::wrapping_add))
     }
 
     /// Begins a snapshot of the store as it is while writes go on; see the module `snapshot`.
+    ///
+    /// It starts at the applied end. Its trailer names the offset from which on it is exact.
     pub fn scan(self: &Arc<Self>) -> SnapshotScan {
-        todo!()
+        let era = self.era();
+        // The start is read before the catalog: what was applied by then is in it.
+        let Published { end, history, .. } = self.published.read().clone();
+        SnapshotScan::new(self.clone(), era, end, history, self.list())
     }
 
-    /// Loads a snapshot's chunk into a store that nothing has been applied to. Chunks are loaded in order.
-    pub fn load_chunk(&self, _chunk: &[u8]) -> Result<(), SnapshotError> {
-        todo!()
+    /// Takes over everything from `other`. Readers see all of the old or all of the new; scans of the old one fail.
+    pub fn replace_with(&self, other: Store) {
+        let mut digest = self.applier.lock();
+        let mut catalog = self.catalog.write();
+        self.era.fetch_add(1, Ordering::SeqCst);
+        *catalog = other.catalog.into_inner();
+        *digest = other.applier.into_inner();
+        let begun = other.begun.load(Ordering::SeqCst);
+        self.begun.store(begun, Ordering::SeqCst);
+        let exact_from = other.exact_from.load(Ordering::Relaxed);
+        self.exact_from.store(exact_from, Ordering::Relaxed);
+        let published = other.published.into_inner();
+        let position = published.end.position;
+        *self.published.write() = published;
+        drop(catalog);
+        self.applied.send_replace(position);
     }
 
-    /// Ends loading: the store stands at the snapshot's start, and is exact once it has applied `trailer.exact_from`.
-    pub fn finish_load(&self, _header: &SnapshotHeader, _trailer: &SnapshotTrailer) {
-        todo!()
+    fn list(&self) -> Vec<Arc<Collection>> {
+        self.catalog.read().by_name.values().cloned().collect()
     }
 
-    /// Takes over everything from `other`. Readers see all of the old or all of the new.
-    pub fn replace_with(&self, _other: Store) {
-        todo!()
+    fn by_incarnation(&self, incarnation: u64) -> Option<Arc<Collection>> {
+        self.catalog
+            .read()
+            .by_incarnation
+            .get(&incarnation)
+            .cloned()
+    }
+
+    fn begun(&self) -> u64 {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    fn era(&self) -> u64 {
+        self.era.load(Ordering::SeqCst)
+    }
+
+    /// Adds a collection from a snapshot; false when its name or incarnation is there already.
+    fn insert_loaded(&self, collection: Arc<Collection>) -> bool {
+        let mut catalog = self.catalog.write();
+        if catalog.by_name.contains_key(collection.name())
+            || catalog
+                .by_incarnation
+                .contains_key(&collection.incarnation())
+        {
+            return false;
+        }
+        self.add_to_digest(collection.digest_share());
+        catalog.insert(collection);
+        true
+    }
+
+    fn add_to_digest(&self, change: u128) {
+        let mut digest = self.applier.lock();
+        *digest = digest.wrapping_add(change);
+    }
+
+    /// Stands at a snapshot's start from now on.
+    fn set_loaded(&self, end: LogEnd, history: History, exact_from: u64) {
+        self.exact_from.store(exact_from, Ordering::Relaxed);
+        self.begun.fetch_max(exact_from, Ordering::SeqCst);
+        let digest = *self.applier.lock();
+        *self.published.write() = Published {
+            end,
+            history,
+            digest,
+        };
+        self.applied.send_replace(end.position);
     }
 }
+
+impl Catalog {
+    fn insert(&mut self, collection: Arc<Collection>) {
+        self.by_incarnation
+            .insert(collection.incarnation(), collection.clone());
+        self.by_name
+            .insert(collection.name().to_owned(), collection);
+    }
+}
+
+/// Unix time in ms.
+pub(crate) fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,18 @@
 //! One collection: its vectors, payloads and ids.
+//!
+//! The applier changes it under its lock, one record at a time. Readers take the lock for one block of at most 4,096
+//! vectors, so that no search, however large the collection, holds the applier up for long; what changes between two
+//! blocks of a search may or may not be seen by it.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use super::config::CollectionConfig;
-use super::digest::Digest;
-use super::search::{Hit, HybridRequest, SearchError, SearchRequest};
+use super::digest::{Digest, catalog_hash};
+use super::hybrid::TermIndex;
+use super::slots::Slots;
 
 /// What is known of a collection without reading its vectors.
 #[derive(Clone, PartialEq, Debug)]
@@ -49,57 +57,174 @@ pub struct Page {
     pub records: Vec<VectorRecord>,
 }
 
+/// What readers read under the lock.
+pub(super) struct Content {
+    pub(super) slots: Slots,
+    updated_ms: u64,
+}
+
 /// A collection. Reads hold its lock for at most 4,096 vectors at a time.
-pub struct Collection {}
+pub struct Collection {
+    name: String,
+    incarnation: u64,
+    config: CollectionConfig,
+    created_ms: u64,
+    content: RwLock<Content>,
+    /// Made and brought up to date by hybrid searches.
+    pub(super) terms: Mutex<TermIndex>,
+}
 
 impl Collection {
+    pub(super) fn new(
+        name: &str,
+        incarnation: u64,
+        config: CollectionConfig,
+        created_ms: u64,
+        updated_ms: u64,
+    ) -> Self {
+        let slots = Slots::new(incarnation, config.dimension);
+        Collection {
+            name: name.to_owned(),
+            incarnation,
+            config,
+            created_ms,
+            content: RwLock::new(Content { slots, updated_ms }),
+            terms: Mutex::default(),
+        }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
-        todo!()
+        &self.name
     }
 
     /// Offset of the operation that created it.
     pub fn incarnation(&self) -> u64 {
-        todo!()
+        self.incarnation
     }
 
     /// Dimension, metric, description.
     pub fn config(&self) -> &CollectionConfig {
-        todo!()
+        &self.config
     }
 
     /// What is known of it without reading its vectors.
     pub fn info(&self) -> CollectionInfo {
-        todo!()
+        let content = self.read();
+        CollectionInfo {
+            name: self.name.clone(),
+            incarnation: self.incarnation,
+            config: self.config.clone(),
+            count: content.slots.count() as u64,
+            bytes: content.slots.bytes(),
+            created_ms: self.created_ms,
+            updated_ms: content.updated_ms,
+            digest: Digest(content.slots.digest()),
+        }
     }
 
     /// Number of vectors.
     pub fn count(&self) -> u64 {
-        todo!()
+        self.read().slots.count() as u64
     }
 
     /// Whether there is a vector of that id.
-    pub fn contains(&self, _id: &str) -> bool {
-        todo!()
+    pub fn contains(&self, id: &str) -> bool {
+        self.read().slots.find(id).is_some()
     }
 
     /// The vector of that id.
-    pub fn get(&self, _id: &str) -> Option<VectorRecord> {
-        todo!()
+    pub fn get(&self, id: &str) -> Option<VectorRecord> {
+        let content = self.read();
+        let at = content.slots.find(id)?;
+        content.record(at)
     }
 
-    /// `limit` vectors in the order of their ids, after the first `offset`.
-    pub fn list(&self, _limit: usize, _offset: usize) -> Page {
-        todo!()
+    /// `limit` vectors in the order of their ids, after the first `offset`. Looks at every id, block by block.
+    pub fn list(&self, limit: usize, offset: usize) -> Page {
+        let mut ids: Vec<Arc<str>> = Vec::new();
+        let mut at = 0;
+        loop {
+            let content = self.read();
+            let end = (at + content.slots.block_slots()).min(content.slots.len());
+            ids.extend((at..end).filter_map(|at| Some(content.slots.slot(at)?.id.clone())));
+            if end == content.slots.len() {
+                break;
+            }
+            at = end;
+        }
+        let total = ids.len() as u64;
+        let end = offset.saturating_add(limit).min(ids.len());
+        if offset < end && end < ids.len() {
+            ids.select_nth_unstable(end - 1);
+            ids.truncate(end);
+        }
+        ids.sort_unstable();
+        ids.dedup(); // one that was deleted and written again between two blocks
+        let page = ids.get(offset..end.min(ids.len())).unwrap_or_default();
+        let records = page.iter().filter_map(|id| self.get(id)).collect();
+        Page { total, records }
     }
 
-    /// The nearest vectors, by comparing with every one. Best first; equal scores by id.
-    pub fn search(&self, _request: &SearchRequest) -> Result<Vec<Hit>, SearchError> {
-        todo!()
+    /// Writes a vector of the right dimension if `version` is newer than what is there.
+    /// Returns by how much that changes the digest.
+    pub(super) fn put(
+        &self,
+        version: u64,
+        time_ms: u64,
+        id: &str,
+        vector: &[f32],
+        payload: &Bytes,
+    ) -> u128 {
+        let mut content = self.content.write();
+        content.updated_ms = content.updated_ms.max(time_ms);
+        content.slots.put(version, id, vector, payload)
     }
 
-    /// Nearest vectors and best matching terms, fused into one ranking. Best first; equal scores by id.
-    pub fn search_hybrid(&self, _request: &HybridRequest) -> Result<Vec<Hit>, SearchError> {
-        todo!()
+    /// Deletes a vector if `version` is newer than what is there. Returns by how much that changes the digest.
+    pub(super) fn delete(&self, version: u64, time_ms: u64, id: &str) -> u128 {
+        let mut content = self.content.write();
+        content.updated_ms = content.updated_ms.max(time_ms);
+        content.slots.delete(version, id)
+    }
+
+    pub(super) fn created_ms(&self) -> u64 {
+        self.created_ms
+    }
+
+    /// What it adds to the store's digest: its catalog entry and its vectors.
+    pub(super) fn digest_share(&self) -> u128 {
+        self.catalog_hash().wrapping_add(self.read().slots.digest())
+    }
+
+    /// The same computed anew.
+    pub(super) fn recompute_digest_share(&self) -> u128 {
+        self.catalog_hash()
+            .wrapping_add(self.read().slots.recompute_digest())
+    }
+
+    fn catalog_hash(&self) -> u128 {
+        catalog_hash(self.incarnation, &self.name, &self.config, self.created_ms)
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Content> {
+        self.content.read()
+    }
+}
+
+impl Content {
+    /// The vector in a slot; `None` when it is free.
+    pub(super) fn record(&self, at: usize) -> Option<VectorRecord> {
+        let slot = self.slots.slot(at)?;
+        Some(VectorRecord {
+            id: slot.id.to_string(),
+            version: slot.version,
+            vector: self.slots.vector(at).to_vec(),
+            payload: slot.payload.clone(),
+        })
+    }
+
+    pub(super) fn updated_ms(&self) -> u64 {
+        self.updated_ms
     }
 }

@@ -1,11 +1,19 @@
 //! Proof that two stores hold the same: order-free sums of hashes.
+//!
+//! Each vector's hash is the XXH3-128 of: incarnation u64, version u64, id length u32, id, the vector's f32, payload, all
+//! little endian. A collection's digest is the sum of its vectors' hashes modulo 2^128; a store's is the sum of its
+//! collections' digests and of one hash per catalog entry. Sums need no order, so they are kept while records change.
 
+use std::cell::RefCell;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use vectorizer_replication::position::Position;
+use xxhash_rust::xxh3::xxh3_128;
 
-/// A 128-bit sum, modulo 2^128, of one XXH3-128 per vector over collection, id, version, vector and payload.
+use super::config::CollectionConfig;
+
+/// A sum of hashes, modulo 2^128. Shown as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Digest(pub u128);
@@ -45,4 +53,48 @@ pub struct StoreDigest {
     pub total: Digest,
     /// Name, number of vectors and digest of each collection, ordered by name.
     pub collections: Vec<(String, u64, Digest)>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The hash of one vector.
+pub(super) fn vector_hash(
+    incarnation: u64,
+    id: &str,
+    version: u64,
+    vector: &[f32],
+    payload: &[u8],
+) -> u128 {
+    // In one piece, hashing is several times faster than field by field.
+    SCRATCH.with_borrow_mut(|bytes| {
+        bytes.clear();
+        bytes.extend_from_slice(&incarnation.to_le_bytes());
+        bytes.extend_from_slice(&version.to_le_bytes());
+        bytes.extend_from_slice(&(id.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(id.as_bytes());
+        bytes.extend(vector.iter().flat_map(|x| x.to_le_bytes()));
+        bytes.extend_from_slice(payload);
+        xxh3_128(bytes)
+    })
+}
+
+/// The hash of one catalog entry.
+pub(super) fn catalog_hash(
+    incarnation: u64,
+    name: &str,
+    config: &CollectionConfig,
+    created_ms: u64,
+) -> u128 {
+    let description = config.description.as_deref().unwrap_or_default();
+    let mut bytes = Vec::with_capacity(64 + name.len() + description.len());
+    bytes.extend_from_slice(&incarnation.to_le_bytes());
+    bytes.extend_from_slice(&created_ms.to_le_bytes());
+    bytes.extend_from_slice(&(config.dimension as u64).to_le_bytes());
+    for text in [config.metric.as_str(), name, description] {
+        bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    xxh3_128(&bytes)
 }

@@ -1,8 +1,15 @@
-//! Requests, answers and errors of searches.
+//! Exact search: every vector is compared, block by block, and the best are kept.
+
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::collection::{Collection, Content};
 use super::filter::Filter;
+use super::kernel::Scorer;
+use super::slots::Slot;
 
 /// A search by vector.
 #[derive(Clone, Debug, Default)]
@@ -19,46 +26,12 @@ pub struct SearchRequest {
     pub with_vectors: bool,
 }
 
-/// How two rankings become one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fusion {
-    /// Reciprocal ranks: the sum of `1 / (60 + rank)`, ranks from 1; `alpha` plays no part.
-    Rrf,
-    /// `alpha` times the dense score plus `1 - alpha` times the sparse one, each divided by its best.
-    Weighted,
-    /// The same after each ranking's scores are stretched to 0..=1 between its worst and its best.
-    Alpha,
-}
-
-/// A search by vector and by terms.
-#[derive(Clone, Debug)]
-pub struct HybridRequest {
-    /// What to look for by vector.
-    pub vector: Vec<f32>,
-    /// What to look for by terms, from [`super::embed::Embedder::terms`] or from the client: term and weight.
-    pub terms: Vec<(u32, f32)>,
-    /// How the rankings become one.
-    pub fusion: Fusion,
-    /// Weight of the dense ranking, 0..=1.
-    pub alpha: f32,
-    /// Hits of the dense ranking.
-    pub dense_k: usize,
-    /// Hits of the sparse ranking.
-    pub sparse_k: usize,
-    /// Hits in the answer.
-    pub final_k: usize,
-    /// Only vectors whose payload matches.
-    pub filter: Option<Filter>,
-    /// Whether hits carry their vectors.
-    pub with_vectors: bool,
-}
-
 /// One vector found.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Hit {
     /// Its id.
     pub id: String,
-    /// How near; higher is better. See [`super::Metric`] and [`Fusion`].
+    /// How near; higher is better. See [`super::Metric`] and [`super::Fusion`].
     pub score: f32,
     /// Offset of the operation that wrote it.
     pub version: u64,
@@ -89,3 +62,195 @@ pub enum SearchError {
     #[error("`alpha` is {0}, expected 0..=1")]
     Alpha(f32),
 }
+
+/// A vector that may be among the best.
+struct Candidate {
+    score: f32,
+    id: Arc<str>,
+    version: u64,
+    payload: Bytes,
+    vector: Option<Vec<f32>>,
+}
+
+impl Candidate {
+    /// Greater is better: by score, then by id.
+    fn rank(&self, other: &Self) -> Ordering {
+        self.score
+            .total_cmp(&other.score)
+            .then_with(|| other.id.cmp(&self.id))
+    }
+}
+
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Self) -> bool {
+        self.rank(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Candidate {}
+
+impl PartialOrd for Candidate {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Candidate {
+    // Reversed, so that a heap has its worst at the top.
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.rank(self)
+    }
+}
+
+/// The best of what it is shown.
+struct Best {
+    limit: usize,
+    heap: BinaryHeap<Candidate>,
+}
+
+impl Best {
+    /// Whether something of that score and id is wanted.
+    fn wants(&self, score: f32, id: &str) -> bool {
+        if self.heap.len() < self.limit {
+            return true;
+        }
+        self.heap
+            .peek()
+            .is_some_and(|worst| match score.total_cmp(&worst.score) {
+                Ordering::Less => false,
+                Ordering::Equal => id < &*worst.id,
+                Ordering::Greater => true,
+            })
+    }
+
+    fn push(&mut self, candidate: Candidate) {
+        if self.wants(candidate.score, &candidate.id) {
+            if self.heap.len() == self.limit {
+                self.heap.pop();
+            }
+            self.heap.push(candidate);
+        }
+    }
+
+    /// Best first. An id that was seen twice, because it was deleted and written again meanwhile, counts once.
+    fn into_hits(self) -> Vec<Hit> {
+        let mut seen = HashSet::new();
+        let ordered = self.heap.into_sorted_vec(); // ascending in the reversed order
+        let fresh = ordered.into_iter().filter(|c| seen.insert(c.id.clone()));
+        fresh
+            .map(|c| Hit {
+                id: c.id.to_string(),
+                score: c.score,
+                version: c.version,
+                payload: c.payload,
+                vector: c.vector,
+            })
+            .collect()
+    }
+}
+
+/// What is asked of every ranking.
+pub(super) struct Wanted<'a> {
+    pub(super) limit: usize,
+    pub(super) filter: Option<&'a Filter>,
+    pub(super) with_vectors: bool,
+}
+
+impl Collection {
+    /// The nearest vectors, by comparing with every one. Best first; equal scores by id.
+    pub fn search(&self, request: &SearchRequest) -> Result<Vec<Hit>, SearchError> {
+        self.check_query(&request.vector)?;
+        let threshold = request.score_threshold.unwrap_or(f32::MIN);
+        if !threshold.is_finite() {
+            return Err(SearchError::NotFinite {
+                field: "score_threshold",
+            });
+        }
+        let scorer = Scorer::new(&request.vector, self.config().metric);
+        let wanted = Wanted {
+            limit: request.limit,
+            filter: request.filter.as_ref(),
+            with_vectors: request.with_vectors,
+        };
+        Ok(self.rank(&wanted, |content, at, slot| {
+            let score = scorer.score(content.slots.vector(at), slot.inverse_norm);
+            (score >= threshold).then_some(score)
+        }))
+    }
+
+    /// Checks a query's dimension and numbers.
+    pub(super) fn check_query(&self, vector: &[f32]) -> Result<(), SearchError> {
+        let expected = self.config().dimension;
+        if vector.len() != expected {
+            return Err(SearchError::Dimension {
+                expected,
+                found: vector.len(),
+            });
+        }
+        if !vector.iter().all(|x| x.is_finite()) {
+            return Err(SearchError::NotFinite { field: "vector" });
+        }
+        Ok(())
+    }
+
+    /// The best by a score, of all vectors that have one and match. The lock is held for a block at a time, and not
+    /// while payloads are read for the filter, which is asked only about vectors that would be among the best.
+    pub(super) fn rank(
+        &self,
+        wanted: &Wanted<'_>,
+        score: impl Fn(&Content, usize, &Slot) -> Option<f32>,
+    ) -> Vec<Hit> {
+        let mut best = Best {
+            limit: wanted.limit,
+            heap: BinaryHeap::new(),
+        };
+        if wanted.limit == 0 {
+            return Vec::new();
+        }
+        let mut undecided = Vec::new();
+        let mut at = 0;
+        loop {
+            let content = self.read();
+            let end = (at + content.slots.block_slots()).min(content.slots.len());
+            while at < end {
+                if let Some(slot) = content.slots.slot(at)
+                    && let Some(score) = score(&content, at, slot)
+                    && best.wants(score, &slot.id)
+                {
+                    let candidate = Candidate {
+                        score,
+                        id: slot.id.clone(),
+                        version: slot.version,
+                        payload: slot.payload.clone(),
+                        vector: wanted
+                            .with_vectors
+                            .then(|| content.slots.vector(at).to_vec()),
+                    };
+                    if wanted.filter.is_some() {
+                        undecided.push(candidate);
+                    } else {
+                        best.push(candidate);
+                    }
+                }
+                at += 1;
+            }
+            let last = end == content.slots.len();
+            drop(content);
+            for candidate in undecided.drain(..) {
+                if best.wants(candidate.score, &candidate.id)
+                    && wanted
+                        .filter
+                        .is_none_or(|f| f.matches_bytes(&candidate.payload))
+                {
+                    best.push(candidate);
+                }
+            }
+            if last {
+                return best.into_hits();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

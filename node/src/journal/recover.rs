@@ -1,0 +1,273 @@
+//! Opening a log that is there: every byte of it is checked.
+//!
+//! Only the end of the last segment can have been torn by a crash, and only where no later sync mark calls the torn
+//! operation durable; it is cut at the last whole batch. Any other damage is refused: cutting there would lose
+//! operations that were acknowledged.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use vectorizer_replication::batch::{Batch, BatchError};
+use vectorizer_replication::position::LogEnd;
+
+use super::reader::Published;
+use super::segment::{
+    Cursor, Damage, Frame, FrameError, HEADER_LEN, Header, Segment, file_name, highest_mark,
+    parse_name,
+};
+use super::{JournalError, create_segment, discontinuity, io_error, sync_dir};
+
+/// A log as it was found, cut where it was torn.
+pub(super) struct Recovered {
+    pub(super) published: Published,
+    /// The last segment's file, at its end.
+    pub(super) file: File,
+    pub(super) size: u64,
+    pub(super) header: Header,
+}
+
+/// Opens the segments in `dir`; begins at `base` when there are none.
+pub(super) fn recover(
+    dir: &Path,
+    base: LogEnd,
+    cache_bytes: usize,
+) -> Result<Recovered, JournalError> {
+    fs::create_dir_all(dir).map_err(|error| io_error("creating", dir, error))?;
+    let mut paths = list(dir)?;
+    drop_headless(dir, &mut paths, base)?;
+    if paths.is_empty() {
+        let (file, header) = create_segment(dir, base)?;
+        let segment = Segment::new(dir.join(file_name(base)), base);
+        return Ok(Recovered {
+            published: Published::new(VecDeque::from([segment]), base),
+            file,
+            size: HEADER_LEN,
+            header,
+        });
+    }
+
+    let mut published = Published::new(VecDeque::new(), base);
+    let mut last = None;
+    let count = paths.len();
+    for (at, path) in paths.into_iter().enumerate() {
+        let (mut file, header) = open_segment(&path)?;
+        if at == 0 {
+            published.end = header.base;
+        } else if header.base != published.end {
+            return Err(JournalError::Corrupt {
+                byte: 16,
+                what: format!(
+                    "the segment continues {:?}, the one before it ends at {:?}",
+                    header.base, published.end
+                ),
+                path,
+            });
+        }
+        let cut = scan(&path, &file, header, &mut published, cache_bytes)?;
+        let size = match cut {
+            None => file
+                .seek(SeekFrom::End(0))
+                .map_err(|error| io_error("seeking", &path, error))?,
+            Some((byte, damage)) => {
+                if at + 1 < count {
+                    return Err(JournalError::Corrupt {
+                        path,
+                        byte,
+                        what: damage.to_string(),
+                    });
+                }
+                cut_torn_tail(&path, &mut file, header, byte, &damage, published.end)?;
+                byte
+            }
+        };
+        last = Some((path, file, size, header));
+    }
+    let Some((path, file, size, header)) = last else {
+        return Err(JournalError::Poisoned); // there was at least one path
+    };
+    // What a killed process left in the page cache is served as durable from here on, so it has to be.
+    file.sync_all()
+        .map_err(|error| io_error("syncing", &path, error))?;
+    Ok(Recovered {
+        published,
+        file,
+        size,
+        header,
+    })
+}
+
+/// The segments in order; files that a crash left half made are removed.
+fn list(dir: &Path) -> Result<Vec<PathBuf>, JournalError> {
+    let failed = |error| io_error("listing", dir, error);
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if parse_name(&path).is_some() {
+            paths.push(path);
+        } else if path.extension().is_some_and(|e| e == "new") {
+            fs::remove_file(&path).map_err(|error| io_error("removing", &path, error))?;
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Removes a last segment that is shorter than its header: it holds no operation, and is begun anew where it began.
+fn drop_headless(dir: &Path, paths: &mut Vec<PathBuf>, base: LogEnd) -> Result<(), JournalError> {
+    let Some(path) = paths.last() else {
+        return Ok(());
+    };
+    let len = fs::metadata(path)
+        .map_err(|error| io_error("reading", path, error))?
+        .len();
+    if len >= HEADER_LEN {
+        return Ok(());
+    }
+    if paths.len() == 1 && parse_name(path) != Some(base.position.offset.saturating_add(1)) {
+        return Err(JournalError::Corrupt {
+            path: path.clone(),
+            byte: len,
+            what: "the only segment ends inside its header".to_owned(),
+        });
+    }
+    tracing::warn!(
+        file = %path.display(),
+        byte = len,
+        "the last segment of the journal ends inside its header; it is begun anew"
+    );
+    fs::remove_file(path).map_err(|error| io_error("removing", path, error))?;
+    sync_dir(dir)?;
+    paths.pop();
+    Ok(())
+}
+
+fn open_segment(path: &Path) -> Result<(File, Header), JournalError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(|error| io_error("opening", path, error))?;
+    let header = read_header(&file, path)?;
+    Ok((file, header))
+}
+
+/// Reads and checks a segment's header, its file name included.
+pub(super) fn read_header(file: &File, path: &Path) -> Result<Header, JournalError> {
+    let mut bytes = [0; HEADER_LEN as usize];
+    file.read_exact_at(&mut bytes, 0)
+        .map_err(|error| io_error("reading", path, error))?;
+    let corrupt = |what| JournalError::Corrupt {
+        path: path.to_owned(),
+        byte: 0,
+        what,
+    };
+    let header = Header::decode(&bytes).map_err(corrupt)?;
+    let first = header.base.position.offset.saturating_add(1);
+    if parse_name(path) != Some(first) {
+        return Err(corrupt(format!(
+            "the header says that offset {first} comes first, the name says otherwise"
+        )));
+    }
+    Ok(header)
+}
+
+/// Takes in a segment's batches. Returns where its first damaged frame is, if there is one.
+fn scan(
+    path: &Path,
+    file: &File,
+    header: Header,
+    published: &mut Published,
+    cache_bytes: usize,
+) -> Result<Option<(u64, Damage)>, JournalError> {
+    let file = file
+        .try_clone()
+        .map_err(|error| io_error("opening", path, error))?;
+    let mut cursor = Cursor::new(file, HEADER_LEN, 1 << 20, Some(header.salt));
+    let mut segment = Segment::new(path.to_owned(), header.base);
+    let damage = loop {
+        let at = cursor.at();
+        let corrupt = |what: String| JournalError::Corrupt {
+            path: path.to_owned(),
+            byte: at,
+            what,
+        };
+        match cursor.next() {
+            Ok(None) => break None,
+            Ok(Some(Frame::Mark(offset))) => {
+                if offset > published.end.position.offset {
+                    return Err(corrupt(format!(
+                        "a sync mark calls offset {offset} durable, the file holds {}",
+                        published.end.position.offset
+                    )));
+                }
+            }
+            Ok(Some(Frame::Batch(batch))) => {
+                if let Some(wrong) = discontinuity(published.end, &batch) {
+                    return Err(corrupt(wrong.to_string()));
+                }
+                segment.note(batch.first_offset(), at);
+                published.end = end_of(&batch);
+                published.push_tail(batch, cache_bytes);
+            }
+            Err(FrameError::Io(error)) => return Err(io_error("reading", path, error)),
+            Err(FrameError::Damaged(damage)) => match damage {
+                Damage::Batch(
+                    BatchError::Incomplete { .. } | BatchError::Length(_) | BatchError::Crc { .. },
+                )
+                | Damage::Mark => break Some((at, damage)),
+                // Its CRC32 is right: these bytes were written so.
+                Damage::Batch(BatchError::Field(_)) => return Err(corrupt(damage.to_string())),
+            },
+        }
+    };
+    published.segments.push_back(segment);
+    Ok(damage)
+}
+
+/// Cuts the last segment at `byte`, unless a later mark says that what stood there was durable.
+fn cut_torn_tail(
+    path: &Path,
+    file: &mut File,
+    header: Header,
+    byte: u64,
+    damage: &Damage,
+    end: LogEnd,
+) -> Result<(), JournalError> {
+    let failed = |error| io_error("cutting", path, error);
+    file.seek(SeekFrom::Start(byte)).map_err(failed)?;
+    let mut rest = Vec::new();
+    file.read_to_end(&mut rest).map_err(failed)?;
+    let durable = highest_mark(&rest, header.salt).unwrap_or(0);
+    if durable > end.position.offset {
+        return Err(JournalError::Corrupt {
+            path: path.to_owned(),
+            byte,
+            what: format!(
+                "{damage}; a later mark says that offset {durable} was durable, so this is no torn write: restore \
+                 the file, or empty the data directory so that the node syncs from the master"
+            ),
+        });
+    }
+    tracing::warn!(
+        file = %path.display(),
+        byte,
+        cut_bytes = rest.len(),
+        end = %end.position,
+        "the journal's last write was torn ({damage}); cut at the last whole batch"
+    );
+    file.set_len(byte).map_err(failed)?;
+    file.sync_all().map_err(failed)?;
+    file.seek(SeekFrom::Start(byte)).map_err(failed)?;
+    Ok(())
+}
+
+/// The log's end after a batch.
+pub(super) fn end_of(batch: &Batch) -> LogEnd {
+    LogEnd {
+        position: batch.end(),
+        chain: batch.chain_after(),
+    }
+}

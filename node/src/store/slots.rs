@@ -1,0 +1,195 @@
+//! Where a collection keeps its vectors: numbered slots in blocks that never move.
+//!
+//! A vector stays in its slot until an operation deletes it, which the snapshot scan relies on; the slot is then free for
+//! the next new id. Vectors of a block lie side by side in one piece of memory of about 4 MiB, so that a search reads
+//! straight through it, and growing never copies what is there. The index of ids is split, so that its growth is too.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::digest::vector_hash;
+use super::kernel::inverse_norm;
+
+/// Most slots of a block, and so the most that a reader looks at under one lock.
+const MAX_BLOCK_SLOTS: usize = 4_096;
+const MIN_BLOCK_SLOTS: usize = 16;
+/// Numbers in a block, about.
+const BLOCK_FLOATS: usize = 1 << 20;
+const SHARDS: usize = 64;
+
+/// One vector without its numbers.
+pub(super) struct Slot {
+    pub(super) id: Arc<str>,
+    /// Offset of the operation that wrote it.
+    pub(super) version: u64,
+    pub(super) payload: Bytes,
+    /// 1 / length of the vector; 0 for a vector of zeros.
+    pub(super) inverse_norm: f32,
+    hash: u128,
+}
+
+/// All slots of a collection and the index of ids.
+pub(super) struct Slots {
+    incarnation: u64,
+    dimension: usize,
+    block_slots: usize,
+    /// `block_slots * dimension` numbers each.
+    blocks: Vec<Vec<f32>>,
+    slots: Vec<Option<Slot>>,
+    free: Vec<u32>,
+    ids: Vec<HashMap<Arc<str>, u32>>,
+    /// Sum of the hashes of all vectors.
+    digest: u128,
+    bytes: u64,
+}
+
+impl Slots {
+    pub(super) fn new(incarnation: u64, dimension: usize) -> Self {
+        Slots {
+            incarnation,
+            dimension,
+            block_slots: (BLOCK_FLOATS / dimension.max(1)).clamp(MIN_BLOCK_SLOTS, MAX_BLOCK_SLOTS),
+            blocks: Vec::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            ids: (0..SHARDS).map(|_| HashMap::new()).collect(),
+            digest: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Number of vectors.
+    pub(super) fn count(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Number of slots, free ones included.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Slots that a reader looks at under one lock.
+    pub(super) fn block_slots(&self) -> usize {
+        self.block_slots
+    }
+
+    pub(super) fn digest(&self) -> u128 {
+        self.digest
+    }
+
+    /// Approximate size of vectors, payloads and ids.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The slot's content; `None` when it is free or beyond the end.
+    pub(super) fn slot(&self, at: usize) -> Option<&Slot> {
+        self.slots.get(at)?.as_ref()
+    }
+
+    /// The numbers in a slot below [`Self::len`].
+    pub(super) fn vector(&self, at: usize) -> &[f32] {
+        let start = at % self.block_slots * self.dimension;
+        &self.blocks[at / self.block_slots][start..start + self.dimension]
+    }
+
+    pub(super) fn find(&self, id: &str) -> Option<usize> {
+        self.ids[shard(id)].get(id).map(|at| *at as usize)
+    }
+
+    /// Writes a vector of the right dimension if `version` is newer than what is there.
+    /// Returns by how much that changes the digest.
+    pub(super) fn put(&mut self, version: u64, id: &str, vector: &[f32], payload: &Bytes) -> u128 {
+        let hash = vector_hash(self.incarnation, id, version, vector, payload);
+        let (at, id) = match self.find(id) {
+            Some(at) => match &self.slots[at] {
+                Some(slot) if slot.version >= version => return 0,
+                Some(slot) => (at, slot.id.clone()),
+                None => (at, Arc::from(id)), // the index holds no free slots
+            },
+            None => {
+                let id: Arc<str> = Arc::from(id);
+                let at = self.allocate();
+                self.ids[shard(&id)].insert(id.clone(), at as u32);
+                (at, id)
+            }
+        };
+        let start = at % self.block_slots * self.dimension;
+        self.blocks[at / self.block_slots][start..start + self.dimension].copy_from_slice(vector);
+        self.bytes += self.size(&id, payload);
+        let old = self.slots[at].replace(Slot {
+            id,
+            version,
+            payload: payload.clone(),
+            inverse_norm: inverse_norm(vector),
+            hash,
+        });
+        let old_hash = old.as_ref().map_or(0, |slot| slot.hash);
+        if let Some(old) = old {
+            self.bytes -= self.size(&old.id, &old.payload);
+        }
+        let change = hash.wrapping_sub(old_hash);
+        self.digest = self.digest.wrapping_add(change);
+        change
+    }
+
+    /// Deletes a vector if `version` is newer than what is there. Returns by how much that changes the digest.
+    pub(super) fn delete(&mut self, version: u64, id: &str) -> u128 {
+        let Some(at) = self.find(id) else { return 0 };
+        if self.slot(at).is_some_and(|slot| slot.version >= version) {
+            return 0;
+        }
+        self.ids[shard(id)].remove(id);
+        let Some(slot) = self.slots[at].take() else {
+            return 0;
+        };
+        self.free.push(at as u32);
+        self.bytes -= self.size(&slot.id, &slot.payload);
+        self.digest = self.digest.wrapping_sub(slot.hash);
+        0u128.wrapping_sub(slot.hash)
+    }
+
+    /// A slot that is free until it is filled.
+    fn allocate(&mut self) -> usize {
+        if let Some(at) = self.free.pop() {
+            return at as usize;
+        }
+        let at = self.slots.len();
+        if at == self.blocks.len() * self.block_slots {
+            // Zeroed memory from the system costs nothing until it is used.
+            self.blocks
+                .push(vec![0.0; self.block_slots * self.dimension]);
+        }
+        self.slots.push(None);
+        at
+    }
+
+    fn size(&self, id: &str, payload: &Bytes) -> u64 {
+        (self.dimension * 4 + id.len() + payload.len()) as u64
+    }
+
+    /// The digest computed anew from what is there.
+    pub(super) fn recompute_digest(&self) -> u128 {
+        let mut sum = 0u128;
+        for (at, slot) in self.slots.iter().enumerate() {
+            if let Some(slot) = slot {
+                let vector = self.vector(at);
+                let hash = vector_hash(
+                    self.incarnation,
+                    &slot.id,
+                    slot.version,
+                    vector,
+                    &slot.payload,
+                );
+                sum = sum.wrapping_add(hash);
+            }
+        }
+        sum
+    }
+}
+
+fn shard(id: &str) -> usize {
+    (xxhash_rust::xxh3::xxh3_64(id.as_bytes()) >> 58) as usize
+}
