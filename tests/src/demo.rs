@@ -135,8 +135,7 @@ async fn promote(scope: &Scope, cluster: &Cluster) -> Result<()> {
     let target = target.first().or_fail("a replica to promote")?;
     step(&format!("{target} is promoted while numbered writes go on"));
     let namespace = scope.namespace.as_str();
-    // Left over when the demo ran before.
-    let old = [
+    let remove = [
         "delete",
         "pod",
         "checker",
@@ -145,7 +144,8 @@ async fn promote(scope: &Scope, cluster: &Cluster) -> Result<()> {
         "--ignore-not-found",
         "--now",
     ];
-    shell::must("kubectl", &old).await?;
+    // It may be left over from a demo that was interrupted.
+    shell::must("kubectl", &remove).await?;
     let checker = Checker::start(scope, cluster, None).await?;
     checker.acknowledged(500, seconds(60)).await?;
     checker.phase("promotion").await?;
@@ -195,6 +195,7 @@ async fn promote(scope: &Scope, cluster: &Cluster) -> Result<()> {
         report.read_back, report.lost
     ));
     report.nothing_lost()?;
+    shell::must("kubectl", &remove).await?;
     cluster.ready(2, START).await?;
     show(&shell::must("kubectl", &["get", "vc", "-n", namespace]).await?);
     Ok(())

@@ -45,23 +45,20 @@ impl Load {
             .or_fail("http client")
     }
 
-    /// Makes the collection unless it is there.
+    /// Makes the collection, empty.
     pub async fn prepare(&self) -> Result<()> {
+        let http = self.http()?;
+        let collections = format!("{}/collections", self.url);
+        let old = format!("{collections}/{}", self.collection);
+        let old = http.delete(old).bearer_auth(&self.key);
+        answered(old, 404)
+            .await
+            .or_fail("dropping the old collection")?;
         let body =
             json!({ "name": self.collection, "dimension": DIMENSION, "metric": "euclidean" });
-        let answer = self
-            .http()?
-            .post(format!("{}/collections", self.url))
-            .bearer_auth(&self.key)
-            .json(&body)
-            .send()
-            .await
-            .or_fail("creating the collection")?;
-        let status = answer.status();
-        let text = answer.text().await.unwrap_or_default();
-        ensure(status.is_success() || status.as_u16() == 409, || {
-            format!("creating the collection: {status}: {text}")
-        })
+        let new = http.post(collections).bearer_auth(&self.key).json(&body);
+        // It is there already when the answer to an earlier attempt was lost.
+        answered(new, 409).await.or_fail("creating the collection")
     }
 
     /// Writes until told to stop, one task per client.
@@ -81,6 +78,16 @@ impl Load {
             })
             .collect()
     }
+}
+
+/// Sends a request that has to succeed, or to end with the status `also`.
+async fn answered(request: reqwest::RequestBuilder, also: u16) -> Result<()> {
+    let answer = request.send().await.or_fail("sending")?;
+    let status = answer.status();
+    let text = answer.text().await.unwrap_or_default();
+    ensure(status.is_success() || status.as_u16() == also, || {
+        format!("{status}: {text}")
+    })
 }
 
 struct Writer {
