@@ -2,3 +2,4 @@
 
 mod machine_loss;
 mod operator_killed;
+mod operator_replaced;

@@ -7,3 +7,4 @@ mod promotion;
 mod recovery;
 mod refusals;
 mod scale;
+mod silence;
