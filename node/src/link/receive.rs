@@ -1,0 +1,365 @@
+//! One connection from the replica's side.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use vectorizer_replication::handshake::ReplicaLog;
+use vectorizer_replication::message::Reject;
+use vectorizer_replication::position::Position;
+use vectorizer_replication::replica::{Input, LocalLog, Output, ReplicaConfig, ReplicaSession};
+use vectorizer_replication::session::Closed;
+
+use super::follow::Target;
+use super::sink::{Done, Job, Sink};
+use super::wire::{Inbox, Outbox};
+use super::{LinkContext, LinkStats, clock};
+use crate::store::{SnapshotHeader, SnapshotTrailer};
+use crate::writer::{NodeState, SinkError, TruncateOutcome};
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How a session went.
+pub(super) struct Outcome {
+    /// Whether the master fed this node.
+    pub(super) joined: bool,
+    /// Whether this node had a usable copy of the master's data at the end of it.
+    pub(super) synced: bool,
+    /// Why it ended.
+    pub(super) end: End,
+}
+
+/// Why a session ended, as far as the next one has to know.
+#[derive(Debug)]
+pub(super) enum End {
+    /// There is another master to follow, or none.
+    Changed,
+    /// The connection, the session or the master failed.
+    Lost(String),
+    /// The master asks for patience.
+    Busy(Duration),
+    /// What the master sends does not fit what this node holds.
+    Broken(String),
+}
+
+/// Makes one connection and follows it to its end. After that nothing of it changes the log any more.
+pub(super) async fn receive(
+    context: &LinkContext,
+    target: &Target,
+    state: &mut watch::Receiver<NodeState>,
+    wants_snapshot: bool,
+) -> Outcome {
+    let limit = CONNECT_TIMEOUT.min(context.options.timeout);
+    let stream = tokio::select! {
+        made = tokio::time::timeout(limit, TcpStream::connect(&target.address)) => made,
+        _ = other_target(state, target) => return Outcome::before_joining(End::Changed),
+    };
+    let end = match stream {
+        Ok(Ok(stream)) => {
+            let session = Receive::new(context, target, stream, wants_snapshot);
+            return session.run(state).await;
+        }
+        Ok(Err(error)) => End::Lost(format!("no connection: {error}")),
+        Err(_) => End::Lost(format!("no connection within {limit:?}")),
+    };
+    Outcome::before_joining(end)
+}
+
+impl Outcome {
+    fn before_joining(end: End) -> Self {
+        Outcome {
+            joined: false,
+            synced: false,
+            end,
+        }
+    }
+}
+
+struct Receive<'a> {
+    context: &'a LinkContext,
+    target: &'a Target,
+    inbox: Inbox,
+    outbox: Outbox,
+    session: ReplicaSession,
+    sink: Sink,
+    joined: bool,
+    /// A snapshot has begun and was not handed over to its end.
+    loading: bool,
+    /// The epoch that the master was accepted with; from then on this node promises as much.
+    epoch: Option<u64>,
+    end: Option<End>,
+}
+
+impl<'a> Receive<'a> {
+    fn new(
+        context: &'a LinkContext,
+        target: &'a Target,
+        stream: TcpStream,
+        wants_snapshot: bool,
+    ) -> Self {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "replication: TCP_NODELAY");
+        }
+        let (read, write) = stream.into_split();
+        let state = context.writer.state();
+        let config = ReplicaConfig {
+            link: context.link_config(),
+            cluster: state.borrow().cluster,
+            promised: target.promised,
+            name: context.options.name.clone(),
+            advertised: context.options.advertised.clone(),
+        };
+        let local = local_log(context, wants_snapshot);
+        Receive {
+            context,
+            target,
+            inbox: Inbox::new(read),
+            outbox: Outbox::new(write),
+            session: ReplicaSession::new(clock::now(), config, local),
+            sink: Sink::new(context.writer.clone()),
+            joined: false,
+            loading: false,
+            epoch: None,
+            end: None,
+        }
+    }
+
+    async fn run(mut self, state: &mut watch::Receiver<NodeState>) -> Outcome {
+        let end = match self.follow(state).await {
+            Ok(end) => end,
+            Err(error) => End::Lost(error.to_string()),
+        };
+        // Whatever the writer still does for this session is part of what the next greeting says.
+        self.sink.finish().await;
+        let syncing = self.loading || state.borrow().syncing;
+        Outcome {
+            joined: self.joined,
+            synced: self.joined && !syncing,
+            end,
+        }
+    }
+
+    async fn follow(&mut self, state: &mut watch::Receiver<NodeState>) -> io::Result<End> {
+        let mut progress = self.context.writer.progress();
+        loop {
+            self.carry_out();
+            if let Some(end) = self.end.take() {
+                return Ok(end);
+            }
+            let wake_at = clock::instant(self.session.wake_at());
+            let reads = self.sink.has_room() && !self.session.is_waiting();
+            tokio::select! {
+                read = self.inbox.fill(), if reads => {
+                    let count = read?;
+                    if count == 0 {
+                        return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    LinkStats::add(&self.context.stats.bytes_received, count as u64);
+                    self.session.handle(clock::now(), Input::Bytes);
+                    self.take_messages();
+                }
+                written = self.outbox.write_some(), if !self.outbox.is_empty() => {
+                    LinkStats::add(&self.context.stats.bytes_sent, written? as u64);
+                }
+                done = self.sink.next() => {
+                    self.done(done);
+                    // What was read meanwhile waits in the inbox.
+                    self.take_messages();
+                }
+                changed = progress.changed() => {
+                    if changed.is_err() {
+                        return Ok(End::Changed);
+                    }
+                    progress.mark_unchanged();
+                    self.progress();
+                }
+                changed = state.changed() => {
+                    if changed.is_err() {
+                        return Ok(End::Changed);
+                    }
+                    if !self.is_still_right(&state.borrow_and_update()) {
+                        return Ok(End::Changed);
+                    }
+                    self.progress();
+                }
+                () = tokio::time::sleep_until(wake_at) => {
+                    let tick = Input::Tick { clock_ms: clock::unix_ms() };
+                    self.session.handle(clock::now(), tick);
+                }
+            }
+        }
+    }
+
+    /// Whether a node in this state still follows this master in this epoch.
+    fn is_still_right(&self, state: &NodeState) -> bool {
+        Target::of(state).is_some_and(|now| {
+            let promised = self.epoch.unwrap_or(self.target.promised);
+            now.address == self.target.address && now.promised <= promised.max(self.target.promised)
+        })
+    }
+
+    fn take_messages(&mut self) {
+        while self.end.is_none() && self.sink.has_room() && !self.session.is_waiting() {
+            match self.inbox.next(self.session.frame_limit()) {
+                Ok(Some(message)) => {
+                    self.session.handle(clock::now(), Input::Message(message));
+                    self.carry_out();
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    LinkStats::add(&self.context.stats.refused, 1);
+                    self.session
+                        .handle(clock::now(), Input::Failed(error.to_string()));
+                    self.carry_out();
+                }
+            }
+        }
+    }
+
+    fn carry_out(&mut self) {
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                Output::Send(message) => self.outbox.push(&message),
+                Output::AcceptMaster { cluster, epoch } => {
+                    self.epoch = Some(epoch);
+                    self.sink.push(Job::Accept { cluster, epoch });
+                }
+                Output::Truncate(to) => {
+                    tracing::warn!(to = %to.position, "replication: this node holds a tail that its master does not have");
+                    self.sink.push(Job::Truncate(to));
+                }
+                Output::Append(batches) => self.sink.push(Job::Append(batches)),
+                Output::SnapshotBegin(begin) => {
+                    LinkStats::set(&self.context.stats.snapshot_size, 0);
+                    self.sink.push(Job::SnapshotBegin(Box::new(SnapshotHeader {
+                        start: begin.start,
+                        history: begin.history,
+                        created_ms: clock::unix_ms(),
+                    })));
+                }
+                Output::SnapshotChunk { index, bytes } => {
+                    LinkStats::add(&self.context.stats.snapshot_size, bytes.len() as u64);
+                    self.sink.push(Job::SnapshotChunk { index, bytes });
+                }
+                Output::SnapshotEnd(end) => self.sink.push(Job::SnapshotEnd(SnapshotTrailer {
+                    chunks: end.chunks,
+                    bytes: end.bytes,
+                    crc32: end.crc,
+                    exact_from: end.exact_from,
+                })),
+                Output::Joined { full } => self.has_joined(full),
+                Output::CheckDigest { at, digest } => self.check_digest(at, digest),
+                Output::Close(reason) => self.end = Some(end_of(reason)),
+            }
+        }
+    }
+
+    fn has_joined(&mut self, full: bool) {
+        let stats = &self.context.stats;
+        self.joined = true;
+        self.loading = full;
+        stats.connected.store(true, Ordering::Relaxed);
+        let counter = if full {
+            &stats.full_syncs
+        } else {
+            &stats.partial_syncs
+        };
+        LinkStats::add(counter, 1);
+        tracing::info!(master = %self.target.address, full, "replication: following");
+        self.progress();
+    }
+
+    fn done(&mut self, done: Result<Done, SinkError>) {
+        let input = match done {
+            Ok(Done::Accepted(_)) => Input::Accepted,
+            Ok(Done::Truncated(TruncateOutcome::Done)) => {
+                Input::Truncated(local_log(self.context, false))
+            }
+            Ok(Done::Truncated(TruncateOutcome::NeedsSnapshot)) => Input::CannotTruncate,
+            Ok(Done::Appended(offset)) => Input::Taken(offset),
+            Ok(Done::ChunkTaken(count)) => Input::ChunksTaken(count),
+            Ok(Done::SnapshotBegun) => return self.progress(),
+            Ok(Done::SnapshotEnded) => {
+                self.loading = false;
+                return self.progress();
+            }
+            Err(error @ SinkError::Mismatch(_)) => {
+                self.end = Some(End::Broken(error.to_string()));
+                return;
+            }
+            Err(error) => Input::Failed(error.to_string()),
+        };
+        self.session.handle(clock::now(), input);
+    }
+
+    fn progress(&mut self) {
+        // The state first: once it says that a snapshot is installed, the progress is that of the new data.
+        let syncing = self.context.writer.state().borrow().syncing || self.sink.has_snapshot();
+        let progress = *self.context.writer.progress().borrow();
+        let input = Input::Progress {
+            durable: progress.durable,
+            applied: progress.applied,
+            syncing,
+        };
+        self.session.handle(clock::now(), input);
+        let stats = &self.context.stats;
+        let master_end = self.session.master_end();
+        LinkStats::set(&stats.master_offset, master_end.offset);
+        if self.session.is_live() && !syncing && progress.applied >= master_end {
+            LinkStats::set(&stats.last_sync, clock::unix_ms() / 1000);
+        }
+    }
+
+    fn check_digest(&mut self, at: Position, master: u128) {
+        let (position, own) = self.context.store.digest();
+        // Operations have been applied since: the next heartbeat finds the two together again.
+        if position != at || own.0 == master {
+            return;
+        }
+        LinkStats::add(&self.context.stats.digest_mismatches, 1);
+        self.end = Some(End::Broken(format!(
+            "at {at} the digest of this node's data is {own}, the master's {master:032x}"
+        )));
+    }
+}
+
+fn end_of(reason: Closed) -> End {
+    match reason {
+        Closed::Refused(Reject::Busy(ms)) => End::Busy(Duration::from_millis(u64::from(ms))),
+        Closed::Mismatch(text) => End::Broken(text),
+        Closed::Refused(_)
+        | Closed::Refusing(_)
+        | Closed::Timeout(_)
+        | Closed::HandshakeTimeout(_)
+        | Closed::Unauthenticated(_)
+        | Closed::Protocol(_)
+        | Closed::Local(_) => End::Lost(reason.to_string()),
+    }
+}
+
+/// What this node holds. Only to be asked while no session changes it.
+fn local_log(context: &LinkContext, wants_snapshot: bool) -> LocalLog {
+    let state = context.writer.state();
+    let state = state.borrow();
+    let progress = *context.writer.progress().borrow();
+    LocalLog {
+        log: ReplicaLog {
+            end: progress.end,
+            history: state.history.clone(),
+            has_data: state.has_data,
+            wants_snapshot,
+        },
+        durable: progress.durable,
+        applied: progress.applied.offset,
+    }
+}
+
+async fn other_target(state: &mut watch::Receiver<NodeState>, target: &Target) {
+    // A writer that has stopped is a change as well.
+    let _ = state
+        .wait_for(|s| Target::of(s).as_ref() != Some(target))
+        .await;
+}

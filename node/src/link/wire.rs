@@ -1,0 +1,139 @@
+//! Messages in and out of a socket's two halves. Every call here can be dropped in the middle without losing a byte.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use vectorizer_replication::frame::{self, FrameError};
+use vectorizer_replication::message::Message;
+use vectorizer_replication::message::codec::MessageError;
+
+/// Room made for each read. More is reserved once a frame's length is known and allowed.
+const READ_ROOM: usize = 64 * 1024;
+/// Pieces handed to the system at once.
+const MAX_PIECES: usize = 64;
+
+/// Bytes that are no message.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum WireError {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error(transparent)]
+    Message(#[from] MessageError),
+}
+
+/// The incoming half.
+pub(super) struct Inbox {
+    socket: OwnedReadHalf,
+    buf: BytesMut,
+}
+
+impl Inbox {
+    pub(super) fn new(socket: OwnedReadHalf) -> Self {
+        Inbox {
+            socket,
+            buf: BytesMut::new(),
+        }
+    }
+
+    /// Reads what is there; 0 at the end of the stream.
+    pub(super) async fn fill(&mut self) -> io::Result<usize> {
+        self.buf.reserve(READ_ROOM);
+        self.socket.read_buf(&mut self.buf).await
+    }
+
+    /// The next whole message of at most `limit` bytes of payload.
+    pub(super) fn next(&mut self, limit: usize) -> Result<Option<Message>, WireError> {
+        match frame::decode(&mut self.buf, limit)? {
+            Some(frame) => Ok(Some(Message::decode(frame)?)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The outgoing half.
+pub(super) struct Outbox {
+    socket: OwnedWriteHalf,
+    queue: VecDeque<Bytes>,
+}
+
+impl Outbox {
+    pub(super) fn new(socket: OwnedWriteHalf) -> Self {
+        Outbox {
+            socket,
+            queue: VecDeque::new(),
+        }
+    }
+
+    /// Queues a message. What can be queued is bounded by the session's window.
+    pub(super) fn push(&mut self, message: &Message) {
+        message.encode(&mut self.queue);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Writes some of what is queued and returns how much.
+    pub(super) async fn write_some(&mut self) -> io::Result<usize> {
+        let written = write_pieces(&mut self.socket, &self.queue).await?;
+        if written == 0 && !self.queue.is_empty() {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        advance(&mut self.queue, written);
+        Ok(written)
+    }
+
+    /// Writes everything and ends this half.
+    pub(super) async fn finish(&mut self) -> io::Result<()> {
+        while !self.is_empty() {
+            self.write_some().await?;
+        }
+        self.socket.shutdown().await
+    }
+}
+
+async fn write_pieces(
+    socket: &mut (impl AsyncWrite + Unpin),
+    queue: &VecDeque<Bytes>,
+) -> io::Result<usize> {
+    let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
+    let mut count = 0;
+    for (piece, bytes) in pieces.iter_mut().zip(queue) {
+        *piece = IoSlice::new(bytes);
+        count += 1;
+    }
+    socket.write_vectored(&pieces[..count]).await
+}
+
+/// Drops the first `written` bytes, and empty pieces after them.
+fn advance(queue: &mut VecDeque<Bytes>, mut written: usize) {
+    while let Some(first) = queue.front_mut() {
+        if first.len() > written {
+            first.advance(written);
+            return;
+        }
+        written -= first.len();
+        queue.pop_front();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn written_bytes_leave_the_queue_wherever_a_write_ends() {
+        let whole = b"abcdefgh";
+        for cut in 0..=whole.len() {
+            let pieces = [&whole[..3], &[], &whole[3..4], &whole[4..]];
+            let mut queue: VecDeque<Bytes> = pieces.map(Bytes::copy_from_slice).into();
+            advance(&mut queue, cut);
+            let left: Vec<u8> = queue.iter().flat_map(|b| b.to_vec()).collect();
+            assert_eq!(left, &whole[cut..]);
+            assert!(queue.front().is_none_or(|b| !b.is_empty()));
+        }
+    }
+}
