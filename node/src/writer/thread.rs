@@ -20,6 +20,7 @@ use vectorizer_replication::position::{EpochStart, LogEnd, Position};
 
 use super::follower::Session;
 use super::{ItemResult, Job, NodeState, Progress, Reply, WriteError, WriteReply, WriterHandle};
+use crate::config::Durability;
 use crate::data_dir::{Checkpointer, DataDir, Opened};
 use crate::journal::Journal;
 use crate::lease::{Permit, boot_time_ms};
@@ -32,17 +33,6 @@ const QUEUE: usize = 1024;
 const DRAIN: usize = 512;
 /// How often the thread looks at deadlines when nothing else happens.
 const TICK: Duration = Duration::from_millis(100);
-
-/// When a write counts as durable.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Durability {
-    /// After an fsync: survives a loss of power. The default.
-    Always,
-    /// After the write to the operating system, with an fsync each second: survives a killed process.
-    Interval,
-    /// After the write to the operating system, which decides when to flush.
-    Os,
-}
 
 /// What the writer needs to know.
 #[derive(Clone, Debug)]
