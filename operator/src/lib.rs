@@ -5,3 +5,5 @@
 
 pub mod crd;
 pub mod names;
+pub mod render;
+pub mod world;

@@ -1,0 +1,56 @@
+//! The node's configuration file.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::json;
+
+use super::metadata;
+use crate::names;
+use crate::world::Cluster;
+
+/// Where configuration and credentials are mounted.
+pub const DIRECTORY: &str = "/etc/vectorizer";
+/// Where the data volume is mounted.
+pub const DATA_DIRECTORY: &str = "/var/lib/vectorizer";
+
+/// The ConfigMap with the node's YAML.
+pub fn config_map(cluster: &Cluster) -> ConfigMap {
+    ConfigMap {
+        metadata: metadata(cluster, names::config_map(&cluster.name)),
+        data: Some(BTreeMap::from([(
+            "config.yaml".to_owned(),
+            node_config(cluster),
+        )])),
+        ..ConfigMap::default()
+    }
+}
+
+/// The node's YAML: the same for every node. No role: the Lease and the operator's commands decide it.
+pub fn node_config(cluster: &Cluster) -> String {
+    let replication = &cluster.spec.replication;
+    let secret = |key: &str| format!("{DIRECTORY}/secrets/{key}");
+    let config = json!({
+        "server": {
+            "bind_address": format!("0.0.0.0:{}", names::REST_PORT),
+            "admin_key_file": secret(names::AUTH_KEYS[0]),
+            "read_key_file": secret(names::AUTH_KEYS[1]),
+            "control_token_file": secret(names::CONTROL_TOKEN),
+        },
+        "node": { "data_dir": DATA_DIRECTORY },
+        "replication": {
+            "enabled": true,
+            "bind_address": format!("0.0.0.0:{}", names::REPLICATION_PORT),
+            "heartbeat_interval_secs": replication.heartbeat_interval_secs,
+            "replica_timeout_secs": replication.replica_timeout_secs,
+            "log_size": replication.log_size,
+            "reconnect_interval_secs": replication.reconnect_interval_secs,
+            "token_file": secret(names::REPLICATION_TOKEN),
+        },
+        "kubernetes": {
+            "namespace": cluster.namespace,
+            "lease": names::lease(&cluster.name),
+        },
+    });
+    serde_yaml::to_string(&config).unwrap_or_default()
+}

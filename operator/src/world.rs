@@ -1,0 +1,508 @@
+//! Everything that a decision looks at, as plain data: read once by `observe`, never changed afterwards.
+//!
+//! No client types and nothing that waits. A node that did not answer is a [`Probe`] like any other; an object under one
+//! of our names that is somebody else's is in `taken`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use uuid::Uuid;
+use vectorizer_api::control::State;
+use vectorizer_api::lease::Grant;
+use vectorizer_api::replication::{Replica, Role};
+
+use crate::crd::{Amount, ClusterStatus, VectorizerCluster, VectorizerClusterSpec};
+use crate::names;
+
+/// What was read in one pass.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// The operator's clock.
+    pub now: Timestamp,
+    /// What is wanted.
+    pub cluster: Cluster,
+    /// The status as stored: the operator's memory and its last report.
+    pub status: ClusterStatus,
+    /// The image for clusters that name none.
+    pub default_image: String,
+    /// Objects of ours that exist.
+    pub objects: BTreeMap<ObjectRef, Stamp>,
+    /// What this process has applied, and the stamp that the object had afterwards.
+    pub applied: BTreeMap<ObjectRef, (String, Stamp)>,
+    /// Objects under our names that are not ours.
+    pub taken: BTreeSet<ObjectRef>,
+    /// The Secrets with generated credentials.
+    pub secrets: Secrets,
+    /// The two StatefulSets, `master` and `replica`.
+    pub sets: [Option<SetSeen>; 2],
+    /// Claims by name.
+    pub claims: BTreeMap<String, ClaimSeen>,
+    /// The Lease.
+    pub lease: LeaseSeen,
+    /// Every node that is wanted or exists, the master set's first, then by ordinal.
+    pub members: Vec<Member>,
+    /// The replicas, as the node that is master lists them; `None` when no master answered.
+    pub replicas: Option<Vec<Replica>>,
+}
+
+/// A resource whose content was found to be possible.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Cluster {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its uid, which also becomes the identity of a new cluster of nodes.
+    pub uid: Uuid,
+    /// Generation of the spec.
+    pub generation: i64,
+    /// resourceVersion at which it was read.
+    pub version: String,
+    /// What is wanted.
+    pub spec: VectorizerClusterSpec,
+    /// The pod named in `spec.promote.target`.
+    pub promote_target: Option<(Set, u32)>,
+    /// Wanted size of a volume in bytes.
+    pub claim_bytes: f64,
+}
+
+/// Why a resource cannot be worked with. The API server refuses most of this; what was stored before a rule was there
+/// is caught here.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Invalid {
+    /// A part of the metadata is missing.
+    #[error("metadata.{0} is missing")]
+    Metadata(&'static str),
+    /// The name is too long.
+    #[error(
+        "metadata.name: `{0}` has more than 40 characters, so that names made from it do not fit"
+    )]
+    Name(String),
+    /// The target of a promotion is no pod of this cluster.
+    #[error(
+        "spec.promote.target: `{0}` is not a pod of this cluster: <name>-master-0 or <name>-replica-<number>"
+    )]
+    Target(String),
+    /// The size cannot be read.
+    #[error("spec.storage.size: `{0}` is not a size above 0, such as 10Gi")]
+    Size(String),
+}
+
+impl Cluster {
+    /// Checks a resource once; nothing later parses it again.
+    pub fn check(raw: &VectorizerCluster) -> Result<Self, Invalid> {
+        let metadata = &raw.metadata;
+        let name = metadata.name.clone().ok_or(Invalid::Metadata("name"))?;
+        if name.len() > 40 {
+            return Err(Invalid::Name(name));
+        }
+        let uid = metadata.uid.as_deref().and_then(|uid| uid.parse().ok());
+        let target = raw.spec.promote.as_ref().and_then(|p| p.target.as_ref());
+        let promote_target = match target {
+            None => None,
+            Some(pod) => Some(parse_pod(&name, pod).ok_or_else(|| Invalid::Target(pod.clone()))?),
+        };
+        let size = &raw.spec.storage.size;
+        let claim_bytes = size
+            .value()
+            .filter(|bytes| *bytes > 0.0)
+            .ok_or_else(|| Invalid::Size(size.as_str().to_owned()))?;
+        Ok(Cluster {
+            name,
+            namespace: metadata
+                .namespace
+                .clone()
+                .ok_or(Invalid::Metadata("namespace"))?,
+            uid: uid.ok_or(Invalid::Metadata("uid"))?,
+            generation: metadata.generation.unwrap_or(0),
+            version: metadata
+                .resource_version
+                .clone()
+                .ok_or(Invalid::Metadata("resourceVersion"))?,
+            spec: raw.spec.clone(),
+            promote_target,
+            claim_bytes,
+        })
+    }
+
+    /// Name of a pod.
+    pub fn pod(&self, set: Set, ordinal: u32) -> String {
+        match set {
+            Set::Master => format!("{}-{ordinal}", names::master_set(&self.name)),
+            Set::Replica => names::replica_pod(&self.name, ordinal),
+        }
+    }
+
+    /// Where clients write.
+    pub fn endpoint(&self) -> String {
+        format!(
+            "http://{}.{}.svc:{}",
+            names::write_service(&self.name),
+            self.namespace,
+            names::REST_PORT
+        )
+    }
+}
+
+/// The set and ordinal of a pod of the cluster `name`.
+pub fn parse_pod(name: &str, pod: &str) -> Option<(Set, u32)> {
+    let rest = pod.strip_prefix(name)?.strip_prefix('-')?;
+    let (set, ordinal) = rest.split_once('-')?;
+    let plain = ordinal == "0" || !ordinal.starts_with(['0', '+']);
+    let ordinal = ordinal.parse().ok().filter(|_| plain)?;
+    match set {
+        "master" => Some((Set::Master, ordinal)),
+        "replica" => Some((Set::Replica, ordinal)),
+        _ => None,
+    }
+}
+
+/// One of the two StatefulSets.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Set {
+    /// `<name>-master`, of one pod.
+    Master,
+    /// `<name>-replica`, of as many pods as there are replicas.
+    Replica,
+}
+
+impl Set {
+    /// The word in names and labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Set::Master => "master",
+            Set::Replica => "replica",
+        }
+    }
+
+    /// Its place in [`World::sets`].
+    pub fn index(self) -> usize {
+        match self {
+            Set::Master => 0,
+            Set::Replica => 1,
+        }
+    }
+}
+
+/// Kinds of the objects that are applied as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[expect(missing_docs, reason = "they are Kubernetes' own names")]
+pub enum Kind {
+    ServiceAccount,
+    Role,
+    RoleBinding,
+    ConfigMap,
+    Service,
+    NetworkPolicy,
+    PodDisruptionBudget,
+    StatefulSet,
+}
+
+impl Kind {
+    /// Every kind, in the order in which they are applied.
+    pub const ALL: [Kind; 8] = [
+        Kind::ServiceAccount,
+        Kind::Role,
+        Kind::RoleBinding,
+        Kind::ConfigMap,
+        Kind::Service,
+        Kind::NetworkPolicy,
+        Kind::PodDisruptionBudget,
+        Kind::StatefulSet,
+    ];
+
+    /// Its name in `kind`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::ServiceAccount => "ServiceAccount",
+            Kind::Role => "Role",
+            Kind::RoleBinding => "RoleBinding",
+            Kind::ConfigMap => "ConfigMap",
+            Kind::Service => "Service",
+            Kind::NetworkPolicy => "NetworkPolicy",
+            Kind::PodDisruptionBudget => "PodDisruptionBudget",
+            Kind::StatefulSet => "StatefulSet",
+        }
+    }
+}
+
+/// One object of the cluster's namespace.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ObjectRef {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.as_str(), self.name)
+    }
+}
+
+/// What changes when somebody changes what an object is meant to be: its generation where it has one, otherwise its
+/// resourceVersion. Unlike the latter alone, it stays while a controller only reports.
+pub type Stamp = String;
+
+/// Whether the Secrets with generated credentials are there. Their content is nobody's business here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Secrets {
+    /// The clients' keys.
+    pub auth: SecretSeen,
+    /// Replication token and control token.
+    pub internal: SecretSeen,
+}
+
+/// Whether one Secret is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SecretSeen {
+    /// Not there.
+    #[default]
+    Missing,
+    /// There, but a key has no value.
+    Incomplete,
+    /// There, with every key.
+    Complete,
+}
+
+/// A StatefulSet as found.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SetSeen {
+    /// Its uid.
+    pub uid: String,
+    /// Pods wanted by it now.
+    pub replicas: u32,
+    /// Pods that exist, by its own count.
+    pub existing: u32,
+    /// The template that pods should have; `None` until its controller has seen the latest change.
+    pub revision: Option<String>,
+    /// Size of the volumes that it makes.
+    pub claim_size: Amount,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+}
+
+/// A claim as found.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ClaimSeen {
+    /// The size asked for.
+    pub requested: Amount,
+}
+
+/// The Lease as found.
+#[derive(Clone, PartialEq, Debug)]
+pub enum LeaseSeen {
+    /// Not there.
+    Missing,
+    /// There, but somebody else's.
+    Taken,
+    /// There, with content that makes no sense.
+    Malformed(String),
+    /// There.
+    Held {
+        /// resourceVersion.
+        version: String,
+        /// Its content.
+        grant: Grant,
+        /// For how long this process has seen this very version, on its own monotonic clock.
+        unchanged: Duration,
+    },
+}
+
+impl LeaseSeen {
+    /// Its content, where there is any.
+    pub fn grant(&self) -> Option<&Grant> {
+        match self {
+            LeaseSeen::Held { grant, .. } => Some(grant),
+            LeaseSeen::Missing | LeaseSeen::Taken | LeaseSeen::Malformed(_) => None,
+        }
+    }
+}
+
+/// One node: its pod, and what it says.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Member {
+    /// Name of its pod.
+    pub pod: String,
+    /// Its StatefulSet.
+    pub set: Set,
+    /// Its number there.
+    pub ordinal: u32,
+    /// Its pod, if there is one.
+    pub seen: Option<PodSeen>,
+    /// What the node says.
+    pub probe: Probe,
+}
+
+/// A pod as found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PodSeen {
+    /// Its uid.
+    pub uid: String,
+    /// Its address, once it has one.
+    pub ip: Option<String>,
+    /// The label that says its role.
+    pub role: Option<String>,
+    /// The label that sends reads there.
+    pub read_eligible: bool,
+    /// Whether its kubelet says that it is ready.
+    pub ready: bool,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// The template that it was made from.
+    pub revision: Option<String>,
+    /// What keeps it from running, as its kubelet or the scheduler says.
+    pub trouble: Option<String>,
+    /// Whether its Kubernetes node takes no new pods: it is being drained.
+    pub cordoned: bool,
+}
+
+/// What became of asking a node.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Probe {
+    /// It has no address yet.
+    NoAddress,
+    /// It did not answer: why.
+    Unreachable(String),
+    /// Its answer.
+    State(Box<State>),
+}
+
+impl Member {
+    /// What the node says, when it answers.
+    pub fn state(&self) -> Option<&State> {
+        match &self.probe {
+            Probe::State(state) => Some(state),
+            Probe::NoAddress | Probe::Unreachable(_) => None,
+        }
+    }
+
+    /// Whether the node answers and calls itself a master.
+    pub fn is_master(&self) -> bool {
+        self.state().is_some_and(|s| s.role == Role::Master)
+    }
+
+    /// Whether the node answers and has, or ever had, data.
+    pub fn holds_data(&self) -> bool {
+        self.state()
+            .is_some_and(|s| s.has_data || s.position.offset > 0)
+    }
+
+    /// Its replication address, `host:port`.
+    pub fn replication_address(&self) -> Option<String> {
+        self.host()
+            .map(|host| format!("{host}:{}", names::REPLICATION_PORT))
+    }
+
+    /// Its REST address, `http://host:port`.
+    pub fn url(&self) -> Option<String> {
+        self.host().map(|host| rest_url(&host))
+    }
+
+    fn host(&self) -> Option<String> {
+        let ip = self.seen.as_ref()?.ip.as_ref()?;
+        Some(bracketed(ip))
+    }
+}
+
+/// The REST address of a pod.
+pub fn rest_url(host: &str) -> String {
+    format!("http://{}:{}", bracketed(host), names::REST_PORT)
+}
+
+fn bracketed(ip: &str) -> String {
+    if ip.contains(':') && !ip.starts_with('[') {
+        format!("[{ip}]")
+    } else {
+        ip.to_owned()
+    }
+}
+
+impl World {
+    /// The member of that pod.
+    pub fn member(&self, pod: &str) -> Option<&Member> {
+        self.members.iter().find(|m| m.pod == pod)
+    }
+
+    /// The member whose node has that identity, when it answers.
+    pub fn node(&self, id: Uuid) -> Option<&Member> {
+        self.members
+            .iter()
+            .find(|m| m.state().is_some_and(|s| s.node_id == id))
+    }
+
+    /// What the master says of a member.
+    pub fn replica(&self, member: &Member) -> Option<&Replica> {
+        let replicas = self.replicas.as_ref()?;
+        match member.state() {
+            Some(state) => replicas.iter().find(|r| r.id == state.node_id),
+            // Its identity is not known; of several under its name the one heard of last is the present one.
+            None => replicas
+                .iter()
+                .filter(|r| r.node == member.pod)
+                .max_by_key(|r| (r.connected, r.last_heartbeat)),
+        }
+    }
+
+    /// The highest epoch that anybody has promised, was granted or is about to be.
+    pub fn highest_epoch(&self) -> u64 {
+        let promised = self.members.iter().filter_map(Member::state);
+        let promised = promised.map(|s| s.promised_epoch.max(s.master_epoch).max(s.position.epoch));
+        let leased = self.lease.grant().map(|g| g.epoch);
+        let master = self.status.master.as_ref().map(|m| m.epoch);
+        let target = self.status.target.as_ref().map(|t| t.epoch);
+        promised
+            .chain(leased)
+            .chain(master)
+            .chain(target)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// The members that the spec wants.
+    pub fn wanted(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|m| self.is_wanted(m))
+    }
+
+    /// Whether the spec wants this member.
+    pub fn is_wanted(&self, member: &Member) -> bool {
+        match member.set {
+            Set::Master => member.ordinal == 0,
+            Set::Replica => member.ordinal < self.cluster.spec.replicas,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_of_a_cluster_are_told_from_those_of_another() {
+        assert_eq!(parse_pod("demo", "demo-master-0"), Some((Set::Master, 0)));
+        assert_eq!(
+            parse_pod("demo", "demo-replica-12"),
+            Some((Set::Replica, 12))
+        );
+        for other in [
+            "demo2-replica-1",
+            "demo-replica-",
+            "demo-replica-01",
+            "demo-replica-x",
+            "demo-other-1",
+            "demo",
+        ] {
+            assert_eq!(parse_pod("demo", other), None, "{other}");
+        }
+        assert_eq!(parse_pod("demo", "demo-replica-x-replica-1"), None);
+    }
+
+    #[test]
+    fn addresses_of_ipv6_pods_have_brackets() {
+        assert_eq!(rest_url("fd00::7"), "http://[fd00::7]:15002");
+        assert_eq!(rest_url("10.0.0.7"), "http://10.0.0.7:15002");
+    }
+}
