@@ -1,15 +1,45 @@
 //! The data directory: its lock, its role file and its generations of checkpoint and journal.
+//!
+//! | path | what |
+//! |---|---|
+//! | `lock` | held by the process that uses the directory (flock); its pid is in it |
+//! | `role` | identity, promises, epochs, and which generation is current: see `role.rs` |
+//! | `gen-<n>/journal/` | the log: see `journal/segment.rs` |
+//! | `gen-<n>/checkpoint-<offset>` | a snapshot that starts there: see `data_dir/checkpoint.rs` |
+//! | `rollback/<epoch>-<from>-<to>` | operations that were undone: their batches, one after the other |
+//!
+//! A generation is a checkpoint and a log that fit together. A full sync fills a new one beside the current one; the
+//! role file's rename makes it current, together with its history, once it is exact and durable. Only then the old one
+//! goes. What a crash leaves behind of a generation that never became current is removed at the next start.
+//!
+//! A start reads the newest valid checkpoint, replays the log behind it, and stands exactly where the log ends. Order
+//! that holds at any crash: a checkpoint gets its name after the log is durable up to where the checkpoint is exact;
+//! log segments go only after the checkpoint that replaces them has its name; when operations are undone, checkpoints
+//! that hold them go before the log is cut.
 
+mod checkpoint;
+mod checkpointer;
+mod incoming;
+mod recover;
+mod step;
+mod undo;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use vectorizer_replication::batch::Batch;
+use parking_lot::Mutex;
+use rustix::fs::{FlockOperation, flock, statvfs};
 use vectorizer_replication::position::LogEnd;
 
-use crate::journal::{Journal, JournalError, JournalOptions, LogReader};
+use crate::journal::{Journal, JournalError, JournalOptions, LogReader, ReadError};
 use crate::role::{RoleError, RoleFile, RoleState};
-use crate::store::{ApplyError, SnapshotError, SnapshotHeader, SnapshotTrailer, Store};
+use crate::store::{ApplyError, SnapshotError, SnapshotHeader, Store};
+
+pub use checkpointer::Checkpointer;
+pub use incoming::Incoming;
+pub use undo::UndoOutcome;
 
 /// Why a data directory cannot be used, or an operation on it failed.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +60,7 @@ pub enum DataDirError {
         /// On which file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// Files are missing or contradict each other.
     #[error("{}: {what}", path.display())]
@@ -40,13 +70,26 @@ pub enum DataDirError {
         /// What is wrong and what to do.
         what: String,
     },
+    /// A checkpoint's file is damaged.
+    #[error("{} is damaged at byte {byte}: {what}", path.display())]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        byte: u64,
+        /// What is wrong there.
+        what: String,
+    },
     /// The role file.
     #[error(transparent)]
     Role(#[from] RoleError),
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// A snapshot or checkpoint.
+    /// The journal cannot be read back.
+    #[error("reading the journal: {0}")]
+    Read(#[from] ReadError),
+    /// A snapshot.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     /// An operation in the log cannot be applied.
@@ -56,7 +99,29 @@ pub enum DataDirError {
 
 /// The directory, locked for this process. Cloning shares the lock.
 #[derive(Clone)]
-pub struct DataDir {}
+pub struct DataDir {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    options: JournalOptions,
+    /// Locked as long as it is open.
+    _lock: File,
+    /// Held where checkpoints change: a checkpoint that began before an undo must not get its name after it.
+    checkpoints: Mutex<Checkpoints>,
+}
+
+/// What is known of the current generation's checkpoints.
+#[derive(Clone, Copy, Default)]
+struct Checkpoints {
+    /// Changes when operations are undone.
+    era: u64,
+    /// Where the newest one starts.
+    newest: Option<u64>,
+    /// Bytes of log behind it when the directory was opened.
+    replayed_bytes: u64,
+}
 
 /// What a data directory held.
 pub struct Opened {
@@ -70,118 +135,145 @@ pub struct Opened {
     pub end: LogEnd,
 }
 
-/// What became of an attempt to undo operations.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum UndoOutcome {
-    /// Log, store and history end there now; what was undone was written aside.
-    Done,
-    /// No checkpoint is old enough; nothing was changed.
-    NeedsSnapshot,
-}
-
 impl DataDir {
     /// Locks the directory, created if need be, and recovers what is in it.
-    pub fn open(_path: &Path, _options: JournalOptions) -> Result<(DataDir, Opened), DataDirError> {
-        todo!()
+    pub fn open(path: &Path, options: JournalOptions) -> Result<(DataDir, Opened), DataDirError> {
+        fs::create_dir_all(path).map_err(|error| io_error("creating", path, error))?;
+        let lock = lock(path)?;
+        let (opened, checkpoints) = recover::recover(path, &options)?;
+        let inner = Inner {
+            path: path.to_owned(),
+            options,
+            _lock: lock,
+            checkpoints: Mutex::new(checkpoints),
+        };
+        let inner = Arc::new(inner);
+        Ok((DataDir { inner }, opened))
     }
 
     /// The directory.
     pub fn path(&self) -> &Path {
-        todo!()
+        &self.inner.path
     }
 
-    /// Fraction of the file system that is free, 0..=1.
+    /// Fraction of the file system that is free for this process, 0..=1.
     pub fn free_fraction(&self) -> Result<f64, DataDirError> {
-        todo!()
+        free_fraction(&self.inner.path)
+            .map_err(|error| io_error("asking for free space", &self.inner.path, error))
     }
 
     /// Begins to receive a full sync into a generation of its own; what is there is left as it is.
     pub fn begin_incoming(
         &self,
-        _role: &RoleState,
-        _header: SnapshotHeader,
+        role: &RoleState,
+        header: SnapshotHeader,
     ) -> Result<Incoming, DataDirError> {
-        todo!()
+        Incoming::begin(self.clone(), role.generation, header)
     }
 
-    /// Undoes everything after offset `to`, the end of a batch.
+    /// Undoes everything after offset `to`, the end of a batch. What is undone is first written to `rollback/`.
     pub fn undo(
         &self,
-        _journal: &mut Journal,
-        _store: &Store,
-        _role: &mut RoleFile,
-        _to: u64,
+        journal: &mut Journal,
+        store: &Store,
+        role: &mut RoleFile,
+        to: u64,
     ) -> Result<UndoOutcome, DataDirError> {
-        todo!()
+        undo::undo(self, journal, store, role, to)
     }
 
     /// Starts the thread that writes checkpoints of `store` into the current generation.
+    ///
+    /// Where the system gives no thread, there are no checkpoints; the log then grows, and that is logged.
     pub fn start_checkpoints(
         &self,
-        _role: &RoleState,
-        _store: Arc<Store>,
-        _log: LogReader,
+        role: &RoleState,
+        store: Arc<Store>,
+        log: LogReader,
     ) -> Checkpointer {
-        todo!()
+        Checkpointer::start(self.clone(), role.generation, store, log)
+    }
+
+    fn generation(&self, generation: u64) -> PathBuf {
+        generation_dir(&self.inner.path, generation)
     }
 }
 
-/// A full sync on its way in.
-pub struct Incoming {}
-
-impl Incoming {
-    /// Loads one chunk, in order.
-    pub fn load_chunk(&mut self, _chunk: &Bytes) -> Result<(), DataDirError> {
-        todo!()
+/// Fraction of the file system that holds `path` that is free for this process, 0..=1.
+pub fn free_fraction(path: &Path) -> io::Result<f64> {
+    let stat = statvfs(path)?;
+    if stat.f_blocks == 0 {
+        return Ok(1.0); // some file systems have no size
     }
+    Ok(stat.f_bavail as f64 / stat.f_blocks as f64)
+}
 
-    /// Ends the chunks and verifies them all.
-    pub fn finish_chunks(&mut self, _trailer: SnapshotTrailer) -> Result<(), DataDirError> {
-        todo!()
+fn generation_dir(path: &Path, generation: u64) -> PathBuf {
+    path.join(format!("gen-{generation}"))
+}
+
+fn journal_dir(generation: &Path) -> PathBuf {
+    generation.join("journal")
+}
+
+/// All generations there are.
+fn generations(path: &Path) -> Result<Vec<u64>, DataDirError> {
+    let failed = |error| io_error("listing", path, error);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("gen-"));
+        found.extend(number.and_then(|number| number.parse::<u64>().ok()));
     }
+    Ok(found)
+}
 
-    /// Journals an operation that follows the snapshot's start; applied once the chunks are complete.
-    pub fn append(&mut self, _batch: &Batch) -> Result<(), DataDirError> {
-        todo!()
+/// Takes the directory for this process until the file is closed.
+fn lock(path: &Path) -> Result<File, DataDirError> {
+    let file_path = path.join("lock");
+    let failed = |error| io_error("locking", &file_path, error);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&file_path)
+        .map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut pid = String::new();
+            // Only to name the other process: it may be about to write its pid.
+            let _ = file.read_to_string(&mut pid);
+            let pid = match pid.trim() {
+                "" => "unknown".to_owned(),
+                pid => pid.to_owned(),
+            };
+            let path = path.to_owned();
+            return Err(DataDirError::Locked { path, pid });
+        }
+        Err(error) => return Err(failed(error.into())),
     }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .map_err(failed)?;
+    Ok(file)
+}
 
-    /// Where its log ends.
-    pub fn end(&self) -> LogEnd {
-        todo!()
-    }
+fn sync_dir(dir: &Path) -> Result<(), DataDirError> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|error| io_error("syncing", dir, error))
+}
 
-    /// Whether everything is there for [`Self::install`]: chunks complete and the log beyond `exact_from`.
-    pub fn is_exact(&self) -> bool {
-        todo!()
-    }
-
-    /// Makes it durable and the current generation, then removes the one before. `change` may set more in the role
-    /// file in the same step.
-    pub fn install(
-        self,
-        _role: &mut RoleFile,
-        _change: impl FnOnce(&mut RoleState),
-    ) -> Result<(Store, Journal), DataDirError> {
-        todo!()
+fn io_error(action: &'static str, path: &Path, source: io::Error) -> DataDirError {
+    DataDirError::Io {
+        action,
+        path: path.to_owned(),
+        source,
     }
 }
 
-/// The thread that writes checkpoints. Dropping it stops the thread.
-pub struct Checkpointer {}
-
-impl Checkpointer {
-    /// Where the newest checkpoint starts: retention may go up to there.
-    pub fn start_offset(&self) -> u64 {
-        todo!()
-    }
-
-    /// Writes one as soon as possible, due or not.
-    pub fn request(&self) {
-        todo!()
-    }
-
-    /// Ends the thread; a checkpoint that is not complete is given up.
-    pub fn stop(&mut self) {
-        todo!()
-    }
-}
+#[cfg(test)]
+mod tests;

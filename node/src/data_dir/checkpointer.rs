@@ -1,0 +1,210 @@
+//! The thread that writes checkpoints while writes go on.
+//!
+//! A checkpoint is due when the log behind the last one has grown to 256 MiB or to half of the store, whichever is more;
+//! or, so that a small `log_size` can be kept to, when it has half of `log_size` operations and a quarter of the store's
+//! size. So a restart replays little, and what checkpoints write stays within a small multiple of what the log does.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::step::reached;
+use super::{DataDir, DataDirError, checkpoint, io_error};
+use crate::journal::LogReader;
+use crate::store::{SnapshotError, Store};
+
+/// How often the thread looks whether a checkpoint is due.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long it waits after one failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(30);
+/// Log behind a checkpoint, in bytes, below which a large store needs no new one.
+const MANY_BYTES: u64 = 256 << 20;
+/// Checkpoints that are kept: the second is for a newest one that turns out damaged, and for undoing.
+const KEPT: usize = 2;
+
+#[derive(Default)]
+struct Control {
+    state: Mutex<ControlState>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct ControlState {
+    stop: bool,
+    requested: bool,
+}
+
+/// The thread that writes checkpoints. Dropping it stops the thread.
+pub struct Checkpointer {
+    data: DataDir,
+    control: Arc<Control>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Checkpointer {
+    pub(super) fn start(data: DataDir, generation: u64, store: Arc<Store>, log: LogReader) -> Self {
+        let control = Arc::new(Control::default());
+        let known = *data.inner.checkpoints.lock();
+        let work = Work {
+            directory: data.generation(generation),
+            data: data.clone(),
+            store,
+            control: control.clone(),
+            // What was replayed at the start counts as written since.
+            bytes_before: log.appended_bytes().wrapping_sub(known.replayed_bytes),
+            log,
+        };
+        let thread = std::thread::Builder::new().name("checkpoints".to_owned());
+        let thread = thread.spawn(move || work.run());
+        if let Err(error) = &thread {
+            tracing::error!(%error, "no thread for checkpoints: the log will grow until a restart");
+        }
+        Checkpointer {
+            data,
+            control,
+            thread: thread.ok(),
+        }
+    }
+
+    /// Where the newest checkpoint starts: retention may go up to there. 0 when there is none.
+    pub fn start_offset(&self) -> u64 {
+        self.data.inner.checkpoints.lock().newest.unwrap_or(0)
+    }
+
+    /// Writes one as soon as possible, due or not.
+    pub fn request(&self) {
+        self.control.state.lock().requested = true;
+        self.control.wake.notify_all();
+    }
+
+    /// Ends the thread; a checkpoint that is not complete is given up.
+    pub fn stop(&mut self) {
+        self.control.state.lock().stop = true;
+        self.control.wake.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread for checkpoints panicked");
+        }
+    }
+}
+
+impl Drop for Checkpointer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Whether a checkpoint is due after so many operations and bytes, with a store of `store_bytes`.
+fn is_due(operations: u64, bytes: u64, store_bytes: u64, log_size: u64) -> bool {
+    let many = bytes >= MANY_BYTES.max(store_bytes / 2);
+    let circular = operations >= (log_size / 2).max(1) && bytes >= store_bytes / 4;
+    operations > 0 && (many || circular)
+}
+
+struct Work {
+    data: DataDir,
+    directory: PathBuf,
+    store: Arc<Store>,
+    log: LogReader,
+    control: Arc<Control>,
+    /// Reading of [`LogReader::appended_bytes`] at the newest checkpoint.
+    bytes_before: u64,
+}
+
+impl Work {
+    fn run(mut self) {
+        let mut failed: Option<Instant> = None;
+        loop {
+            let requested = {
+                let mut state = self.control.state.lock();
+                if !state.stop && !state.requested {
+                    self.control.wake.wait_for(&mut state, LOOK_EVERY);
+                }
+                if state.stop {
+                    return;
+                }
+                std::mem::take(&mut state.requested)
+            };
+            let resting = failed.is_some_and(|at| at.elapsed() < AFTER_FAILURE);
+            if requested || (!resting && self.is_due()) {
+                failed = match self.checkpoint() {
+                    Ok(()) => None,
+                    Err(DataDirError::Snapshot(SnapshotError::Superseded)) => None,
+                    Err(error) => {
+                        tracing::error!(%error, "a checkpoint failed; the log is kept until one succeeds");
+                        Some(Instant::now())
+                    }
+                };
+            }
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let operations =
+            self.store.applied().offset - self.newest.unwrap_or(0).min(self.store.applied().offset);
+        let bytes = self.log.appended_bytes().wrapping_sub(self.bytes_before);
+        let log_size = self.data.inner.options.log_size;
+        is_due(operations, bytes, self.store.bytes(), log_size)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.control.state.lock().stop
+    }
+
+    fn checkpoint(&mut self) -> Result<(), DataDirError> {
+        let began = Instant::now();
+        let bytes = self.log.appended_bytes();
+        let (era, mut scan) = {
+            let checkpoints = self.data.inner.checkpoints.lock();
+            (checkpoints.era, self.store.scan())
+        };
+        let start = scan.header().start.position.offset;
+        let mut writer = checkpoint::Writer::create(&self.directory, scan.header())?;
+        for chunk in &mut scan {
+            if self.is_stopped() {
+                return Ok(());
+            }
+            writer.chunk(&chunk)?;
+        }
+        let trailer = scan.trailer()?;
+        // A checkpoint must not hold what the log could still lose.
+        while self.log.end().position.offset < trailer.exact_from {
+            if self.is_stopped() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        if self.log.durable() < trailer.exact_from {
+            self.log.sync_files()?;
+        }
+        let finished = writer.finish(&trailer)?;
+        reached("checkpoint: durable");
+        let mut checkpoints = self.data.inner.checkpoints.lock();
+        // Operations were undone, or another generation became current: this is of a past that is gone.
+        if checkpoints.era != era || scan.trailer().is_err() {
+            return Err(SnapshotError::Superseded.into());
+        }
+        finished.publish()?;
+        reached("checkpoint: named");
+        checkpoints.newest = Some(start);
+        self.bytes_before = bytes;
+        for old in checkpoint::list(&self.directory)?.into_iter().skip(KEPT) {
+            let path = checkpoint::path_of(&self.directory, old);
+            fs::remove_file(&path).map_err(|error| io_error("removing", &path, error))?;
+        }
+        drop(checkpoints);
+        tracing::info!(
+            start,
+            exact_from = trailer.exact_from,
+            bytes = trailer.bytes,
+            took_ms = began.elapsed().as_millis() as u64,
+            "checkpoint written"
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,232 @@
+//! What a start does: find the current generation, load its newest valid checkpoint, replay the log behind it.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use vectorizer_replication::position::{History, LogEnd};
+
+use super::{
+    Checkpoints, DataDirError, Opened, checkpoint, generation_dir, generations, io_error,
+    journal_dir, sync_dir,
+};
+use crate::journal::{Journal, JournalOptions, LogReader};
+use crate::role::{RoleFile, RoleState};
+use crate::store::Store;
+
+/// Bytes of log replayed at a time.
+const REPLAY_BYTES: usize = 4 << 20;
+
+pub(super) fn recover(
+    path: &Path,
+    options: &JournalOptions,
+) -> Result<(Opened, Checkpoints), DataDirError> {
+    let mut role = load_role(path)?;
+    let generation = generation_dir(path, role.state().generation);
+    prepare_generation(path, &generation, role.state())?;
+
+    let began = Instant::now();
+    checkpoint::remove_parts(&generation)?;
+    let starts = checkpoint::list(&generation)?;
+    let base = match starts.first() {
+        Some(newest) => checkpoint::Reader::open(&checkpoint::path_of(&generation, *newest))
+            .map(|r| r.header.start),
+        None => Ok(LogEnd::default()),
+    };
+    // Only an empty log needs it, and then an unreadable checkpoint is found out below.
+    let base = base.unwrap_or_default();
+    let dir = journal_dir(&generation);
+    let nothing_yet = starts.is_empty() && !role.state().has_data;
+    if !nothing_yet && !holds_segments(&dir) {
+        return Err(inconsistent(
+            &dir,
+            "the journal is gone, but this node held data: restore it, or empty the data directory so that the node \
+             syncs from the master",
+        ));
+    }
+    let journal = Journal::open(&dir, options.clone(), base)?;
+    sync_dir(&generation)?;
+
+    let (store, replayed_bytes) = newest_store(&generation, &starts, &journal)?;
+    reconcile_history(path, &mut role, store.history(), journal.end())?;
+    let end = journal.end();
+    tracing::info!(
+        position = %end.position,
+        collections = store.collections().len(),
+        first_offset = journal.reader().first_offset(),
+        replayed_bytes,
+        took_ms = began.elapsed().as_millis() as u64,
+        "data directory opened"
+    );
+    let checkpoints = Checkpoints {
+        era: 0,
+        newest: starts.first().copied(),
+        replayed_bytes,
+    };
+    let store = Arc::new(store);
+    Ok((
+        Opened {
+            store,
+            journal,
+            role,
+            end,
+        },
+        checkpoints,
+    ))
+}
+
+fn load_role(path: &Path) -> Result<RoleFile, DataDirError> {
+    let file = path.join("role");
+    if let Some(role) = RoleFile::load(&file)? {
+        return Ok(role);
+    }
+    if !generations(path)?.is_empty() {
+        return Err(inconsistent(
+            &file,
+            "it is missing, but the directory holds data: without it the node does not know who it is. Restore it, or \
+             give the node an empty directory so that it joins as a new node",
+        ));
+    }
+    Ok(RoleFile::create(&file, RoleState::new())?)
+}
+
+/// Makes the first generation, and removes every one that is not current.
+fn prepare_generation(path: &Path, current: &Path, role: &RoleState) -> Result<(), DataDirError> {
+    for number in generations(path)? {
+        if number != role.generation {
+            let left = generation_dir(path, number);
+            tracing::info!(directory = %left.display(), "removing a generation that is not current");
+            fs::remove_dir_all(&left).map_err(|error| io_error("removing", &left, error))?;
+        }
+    }
+    if !current.exists() {
+        if role.has_data || !role.history.entries().is_empty() {
+            return Err(inconsistent(
+                current,
+                "the current generation is gone, but this node held data: restore it, or empty the data directory so \
+                 that the node syncs from the master",
+            ));
+        }
+        fs::create_dir(current).map_err(|error| io_error("creating", current, error))?;
+        sync_dir(path)?;
+    }
+    Ok(())
+}
+
+fn holds_segments(journal: &Path) -> bool {
+    let entries = fs::read_dir(journal).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .any(|path| path.extension().is_some_and(|e| e == "wal"))
+}
+
+/// The store at the end of the log, and how many bytes of log were replayed for it.
+fn newest_store(
+    generation: &Path,
+    starts: &[u64],
+    journal: &Journal,
+) -> Result<(Store, u64), DataDirError> {
+    let log = journal.reader();
+    let end = log.end().position.offset;
+    let mut refused = Vec::new();
+    for start in starts {
+        let path = checkpoint::path_of(generation, *start);
+        let (store, trailer) = match checkpoint::load(&path) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::warn!(%error, "a checkpoint cannot be used; trying an older one");
+                refused.push(error.to_string());
+                continue;
+            }
+        };
+        if trailer.exact_from > end {
+            // It got its name after the log was durable up to there.
+            return Err(inconsistent(
+                &path,
+                &format!(
+                    "the checkpoint was made when the log was durable up to offset {}, now the log ends at {end}: \
+                     durable operations were lost. Restore the journal, or empty the data directory so that the node \
+                     syncs from the master",
+                    trailer.exact_from
+                ),
+            ));
+        }
+        if *start + 1 < log.first_offset() {
+            refused.push(format!(
+                "{}: the log begins only at offset {}",
+                path.display(),
+                log.first_offset()
+            ));
+            continue;
+        }
+        let replayed = replay(&store, &log, end)?;
+        return Ok((store, replayed));
+    }
+    if log.first_offset() == 1 {
+        let store = Store::new();
+        let replayed = replay(&store, &log, end)?;
+        return Ok((store, replayed));
+    }
+    Err(inconsistent(
+        generation,
+        &format!(
+            "the log begins at offset {} and no checkpoint can be used ({}). Restore a checkpoint, or empty the data \
+             directory so that the node syncs from the master",
+            log.first_offset(),
+            if refused.is_empty() {
+                "there is none".to_owned()
+            } else {
+                refused.join("; ")
+            }
+        ),
+    ))
+}
+
+/// Applies the log from where the store stands up to offset `to`, the end of a batch. Returns the bytes applied.
+pub(super) fn replay(store: &Store, log: &LogReader, to: u64) -> Result<u64, DataDirError> {
+    let mut bytes = 0;
+    let mut next = store.applied().offset + 1;
+    while next <= to {
+        for batch in log.read(next, REPLAY_BYTES)? {
+            if batch.last_offset() > to {
+                return Ok(bytes);
+            }
+            store.apply_batch(&batch)?;
+            bytes += batch.bytes().len() as u64;
+            next = batch.last_offset() + 1;
+        }
+    }
+    Ok(bytes)
+}
+
+/// Brings the role file's history in line with the log's. A crash may have come between the two, either way round: an
+/// epoch that was opened and never written in, or, on a replica, a first operation of an epoch that was not noted.
+fn reconcile_history(
+    path: &Path,
+    role: &mut RoleFile,
+    of_log: History,
+    end: LogEnd,
+) -> Result<(), DataDirError> {
+    let mut noted = role.state().history.clone();
+    noted.truncate(end.position.offset);
+    if !of_log.entries().starts_with(noted.entries()) {
+        return Err(inconsistent(
+            &path.join("role"),
+            &format!(
+                "it knows the epochs {:?}, the log has {:?}: they do not belong together. Restore the one that is \
+                 wrong, or empty the data directory so that the node syncs from the master",
+                noted.entries(),
+                of_log.entries()
+            ),
+        ));
+    }
+    Ok(role.update(|state| state.history = of_log)?)
+}
+
+fn inconsistent(path: &Path, what: &str) -> DataDirError {
+    DataDirError::Inconsistent {
+        path: path.to_owned(),
+        what: what.to_owned(),
+    }
+}

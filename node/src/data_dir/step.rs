@@ -1,0 +1,30 @@
+//! Names of the moments between which a crash may fall, for the tests: they look at the directory at each of them.
+
+#[cfg(test)]
+thread_local! {
+    static WATCH: std::cell::RefCell<Option<Box<dyn FnMut(&'static str)>>> =
+        const { std::cell::RefCell::new(None) };
+}
+
+/// Says that a step is done.
+#[cfg(test)]
+pub(super) fn reached(step: &'static str) {
+    WATCH.with_borrow_mut(|watch| {
+        if let Some(watch) = watch {
+            watch(step);
+        }
+    });
+}
+
+/// Says that a step is done.
+#[cfg(not(test))]
+pub(super) fn reached(_step: &'static str) {}
+
+/// Calls `watch` at each step that `work` does on this thread.
+#[cfg(test)]
+pub(super) fn watched<T>(watch: impl FnMut(&'static str) + 'static, work: impl FnOnce() -> T) -> T {
+    WATCH.set(Some(Box::new(watch)));
+    let result = work();
+    WATCH.set(None);
+    result
+}
