@@ -8,12 +8,18 @@ nodes=("$KIND_CLUSTER_NAME-control-plane" "$KIND_CLUSTER_NAME-worker" "$KIND_CLU
 mkdir -p "$VECTORIZER_CACHE/bin"
 
 api() { kubectl --request-timeout=5s "$@"; }
-healthy() { # every node ready, cluster DNS and storage at work, and still so when asked again
-  [ "$(api get nodes -o json 2>/dev/null | python3 -c '
-import json, sys
-nodes = json.load(sys.stdin)["items"]
-ready = [n for n in nodes if any(c["type"] == "Ready" and c["status"] == "True" for c in n["status"]["conditions"])]
-print(len(ready) if len(ready) == len(nodes) else 0)' 2>/dev/null)" = "${#nodes[@]}" ] &&
+since=0 # nodes must have been heard of after this: a node that was just killed still counts as ready for a while
+healthy() { # every node ready and heard of, cluster DNS and storage at work
+  { api get nodes -o json && api -n kube-node-lease get leases -o json; } 2>/dev/null | python3 -c '
+import datetime, json, sys
+decoder, text = json.JSONDecoder(), sys.stdin.read()
+nodes, end = decoder.raw_decode(text)
+leases, _ = decoder.raw_decode(text[end:].lstrip())
+ready = {n["metadata"]["name"] for n in nodes["items"]
+         if any(c["type"] == "Ready" and c["status"] == "True" for c in n["status"]["conditions"])}
+heard = {l["metadata"]["name"] for l in leases["items"]
+         if datetime.datetime.fromisoformat(l["spec"]["renewTime"].replace("Z", "+00:00")).timestamp() > float(sys.argv[1])}
+sys.exit(not set(sys.argv[2:]) <= ready & heard)' "$since" "${nodes[@]}" 2>/dev/null &&
     api -n kube-system rollout status deployment/coredns --timeout=3s >/dev/null 2>&1 &&
     api -n local-path-storage rollout status deployment/local-path-provisioner --timeout=3s >/dev/null 2>&1
 }
@@ -21,13 +27,14 @@ exists() { docker inspect "${nodes[0]}" >/dev/null 2>&1; }
 revive() { # nodes that a test or a killed engine left paused or stopped
   local node state
   for node in "${nodes[@]}"; do
+    docker network connect kind "$node" 2>/dev/null || true # fails where it is connected, as it should be
     state=$(docker inspect -f '{{.State.Status}}' "$node" 2>/dev/null) || return 1
     case $state in
+      running) continue ;;
       paused) docker unpause "$node" >/dev/null ;;
-      running) ;;
       *) docker start "$node" >/dev/null || return 1 ;;
     esac
-    docker network connect kind "$node" 2>/dev/null || true # fails where it is connected, as it should be
+    since=$(date +%s)
   done
 }
 wait_healthy() { # wait_healthy SECONDS
