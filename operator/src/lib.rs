@@ -5,5 +5,6 @@
 
 pub mod crd;
 pub mod names;
+pub mod plan;
 pub mod render;
 pub mod world;

@@ -58,6 +58,48 @@ pub mod condition {
     pub const PROMOTION_SUCCEEDED: &str = "PromotionSucceeded";
 }
 
+/// Reasons of conditions and events.
+#[expect(missing_docs, reason = "the words say it; each comes with a message")]
+pub mod reason {
+    pub const ALL_NODES_READY: &str = "AllNodesReady";
+    pub const AS_WANTED: &str = "AsWanted";
+    pub const CLAIMS_GROWING: &str = "ClaimsGrowing";
+    pub const COMMAND_REFUSED: &str = "CommandRefused";
+    pub const FOREIGN_DATA: &str = "ForeignData";
+    pub const INITIALIZED: &str = "Initialized";
+    pub const INVALID_SPEC: &str = "InvalidSpec";
+    pub const LEASE_ALIVE: &str = "LeaseAlive";
+    pub const LEASE_RESTORED: &str = "LeaseRestored";
+    pub const LEASE_UNUSABLE: &str = "LeaseUnusable";
+    pub const MASTER_ADOPTED: &str = "MasterAdopted";
+    pub const MASTER_LOST_DATA: &str = "MasterLostData";
+    pub const MASTER_NOT_WRITABLE: &str = "MasterNotWritable";
+    pub const MASTER_RESTARTING: &str = "MasterRestarting";
+    pub const MASTER_UNREACHABLE: &str = "MasterUnreachable";
+    pub const NAME_TAKEN: &str = "NameTaken";
+    pub const NO_CANDIDATE: &str = "NoCandidate";
+    pub const NO_MASTER: &str = "NoMaster";
+    pub const NO_REPLICAS: &str = "NoReplicas";
+    pub const NODES_MISSING: &str = "NodesMissing";
+    pub const NOTHING_WRONG: &str = "NothingWrong";
+    pub const PAUSED: &str = "Paused";
+    pub const POD_REPLACED: &str = "PodReplaced";
+    pub const PROMOTION_FAILED: &str = "PromotionFailed";
+    pub const PROMOTION_REFUSED: &str = "PromotionRefused";
+    pub const PROMOTION_RESERVED: &str = "PromotionReserved";
+    pub const PROMOTION_STARTED: &str = "PromotionStarted";
+    pub const PROMOTION_SUCCEEDED: &str = "PromotionSucceeded";
+    pub const PROMOTION_WAITS: &str = "PromotionWaits";
+    pub const RECOVERING: &str = "Recovering";
+    pub const REPLICAS_BEHIND: &str = "ReplicasBehind";
+    pub const REPLICAS_CONNECTED: &str = "ReplicasConnected";
+    pub const REPLICAS_MISSING: &str = "ReplicasMissing";
+    pub const SCALING: &str = "Scaling";
+    pub const STARTING: &str = "Starting";
+    pub const UPDATING: &str = "Updating";
+    pub const WRITES_ACCEPTED: &str = "WritesAccepted";
+}
+
 /// Name of the StatefulSet that starts with the master.
 pub fn master_set(cluster: &str) -> String {
     format!("{cluster}-master")

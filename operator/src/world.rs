@@ -271,6 +271,8 @@ pub enum SecretSeen {
 /// A StatefulSet as found.
 #[derive(Clone, PartialEq, Debug)]
 pub struct SetSeen {
+    /// Its name.
+    pub name: String,
     /// Its uid.
     pub uid: String,
     /// Pods wanted by it now.

@@ -124,7 +124,7 @@ pub struct MasterStatus {
     pub boot_id: Uuid,
     /// The epoch in which it writes.
     pub epoch: u64,
-    /// Since when this node is master.
+    /// Since when it writes in this epoch.
     pub since: Time,
     /// Where clients write.
     pub endpoint: String,
@@ -174,6 +174,9 @@ pub struct TargetStatus {
     /// See `spec.promote.maxLagOperations`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_lag_operations: Option<u64>,
+    /// What it waits for, or what went wrong last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// Why the master changes.

@@ -1,0 +1,399 @@
+//! What to do next, as a value: a pure and total function of the [`World`]. No clock, no client, no error.
+//!
+//! A plan has no choice left in it: objects to apply, commands in order, and what is being waited for, which becomes
+//! conditions. Whatever decides about mastership is first recorded in status ([`Step::Record`]) and then commanded, so
+//! that an operator killed at any line goes on from there. A step found in status counts as done or half done, and every
+//! command may be repeated.
+//!
+//! `primary` finds out who is master and starts changes of it, `start` handles the first start and the recovery of data
+//! found, `switchover` and `failover` carry changes on, `members` keeps labels and followers right, `rollout` everything
+//! about objects, volumes and pods, `status` puts it into words.
+
+mod failover;
+mod members;
+mod primary;
+mod rollout;
+mod start;
+pub mod status;
+mod switchover;
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use uuid::Uuid;
+use vectorizer_api::lease::Grant;
+use vectorizer_api::position::Position;
+
+use crate::crd::{ClusterStatus, Initialization, LastPromotion, MasterStatus, TargetStatus};
+use crate::render::Object;
+use crate::world::{Member, ObjectRef, World};
+
+/// Between passes when nothing is to be done.
+pub const SETTLED: Duration = Duration::from_secs(5);
+/// Between passes while something is awaited that comes soon.
+pub const SOON: Duration = Duration::from_millis(1000);
+/// Between passes while the master is being changed.
+pub const FAST: Duration = Duration::from_millis(250);
+
+/// What to do.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Plan {
+    /// Secrets that lack generated values: name and keys.
+    pub secrets: Vec<(String, Vec<&'static str>)>,
+    /// Objects to apply, in order.
+    pub objects: Vec<Object>,
+    /// Objects that are ours and wanted no more.
+    pub prune: Vec<ObjectRef>,
+    /// Commands, in order. The first that is refused ends the pass.
+    pub steps: Vec<Step>,
+    /// The status, provided that all steps go well.
+    pub status: ClusterStatus,
+    /// When to look again.
+    pub requeue: Duration,
+}
+
+impl Plan {
+    /// Whether there is nothing to do but to look at the status.
+    pub fn changes_nothing(&self) -> bool {
+        self.secrets.is_empty()
+            && self.objects.is_empty()
+            && self.prune.is_empty()
+            && self.steps.is_empty()
+    }
+}
+
+/// The part of the status that is the operator's memory.
+#[derive(Clone, PartialEq, Debug, Default)]
+#[expect(missing_docs, reason = "documented in `ClusterStatus`")]
+pub struct Memory {
+    pub image: Option<String>,
+    pub cluster: Option<Uuid>,
+    pub initialization: Option<Initialization>,
+    pub master: Option<MasterStatus>,
+    pub target: Option<TargetStatus>,
+    pub last_promotion: Option<LastPromotion>,
+    pub handled_requests: Vec<String>,
+}
+
+impl Memory {
+    /// What a status remembers.
+    pub fn of(status: &ClusterStatus) -> Self {
+        Memory {
+            image: status.image.clone(),
+            cluster: status.cluster,
+            initialization: status.initialization,
+            master: status.master.clone(),
+            target: status.target.clone(),
+            last_promotion: status.last_promotion.clone(),
+            handled_requests: status.handled_requests.clone(),
+        }
+    }
+
+    /// Puts it into a status.
+    pub fn write_to(&self, status: &mut ClusterStatus) {
+        let Memory {
+            image,
+            cluster,
+            initialization,
+            master,
+            target,
+            last_promotion,
+            handled_requests,
+        } = self.clone();
+        status.image = image;
+        status.cluster = cluster;
+        status.initialization = initialization;
+        status.master = master;
+        status.target = target;
+        status.last_promotion = last_promotion;
+        status.handled_requests = handled_requests;
+    }
+
+    /// Remembers that a request was dealt with.
+    fn handled(&mut self, request: &str) {
+        const KEPT: usize = 32;
+        self.handled_requests.retain(|id| id != request);
+        self.handled_requests.push(request.to_owned());
+        let excess = self.handled_requests.len().saturating_sub(KEPT);
+        self.handled_requests.drain(..excess);
+    }
+}
+
+/// One command.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Step {
+    /// Write the memory into status, over the very version that the plan was made from.
+    Record(Box<Memory>),
+    /// Tell the user.
+    Tell(Note),
+    /// Change the Lease.
+    SetLease {
+        /// What it must be now.
+        expect: Expect,
+        /// What it becomes.
+        grant: Grant,
+    },
+    /// Make the first master of a new cluster.
+    Initialize {
+        /// Which node.
+        to: Peer,
+        /// Its epoch.
+        epoch: u64,
+    },
+    /// Accept nothing below an epoch any more.
+    Fence {
+        /// Which node.
+        to: Peer,
+        /// The epoch.
+        epoch: u64,
+    },
+    /// Stop writing once the target has everything. Its answer is the position for [`At::HandedOver`].
+    Handover {
+        /// The master.
+        to: Peer,
+        /// The epoch that ends.
+        from_epoch: u64,
+        /// The one that follows.
+        epoch: u64,
+        /// Node id of the successor.
+        target: Uuid,
+        /// For how long writes may be held, in ms.
+        deadline_ms: u64,
+    },
+    /// Become the master.
+    Promote {
+        /// Which node.
+        to: Peer,
+        /// The epoch granted.
+        epoch: u64,
+        /// Where its log must end.
+        at: At,
+    },
+    /// Follow the master.
+    Follow {
+        /// Which node.
+        to: Peer,
+        /// The master's epoch.
+        epoch: u64,
+        /// The master's replication address.
+        master_address: String,
+        /// The master's REST address.
+        master_url: String,
+    },
+    /// Label a pod.
+    Label {
+        /// Its name.
+        pod: String,
+        /// Its uid: another pod of that name is left alone.
+        uid: String,
+        /// The role.
+        role: Option<&'static str>,
+        /// Whether reads are sent there.
+        read_eligible: Option<bool>,
+    },
+    /// Make a claim larger.
+    GrowClaim {
+        /// Its name.
+        claim: String,
+        /// The size.
+        size: String,
+    },
+    /// Delete a StatefulSet, and leave its pods where they are.
+    Orphan {
+        /// Its name.
+        set: String,
+        /// Its uid.
+        uid: String,
+    },
+    /// Delete a pod, so that it comes back with the present template.
+    Replace {
+        /// Its name.
+        pod: String,
+        /// Its uid.
+        uid: String,
+    },
+}
+
+/// What the Lease must be before it is changed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Expect {
+    /// Not there.
+    Missing,
+    /// Of this content, whatever its version: a renewal in between does not matter. What it is to become counts too.
+    Content(Grant),
+    /// At this very version: a renewal in between ends the plan.
+    Version(String),
+}
+
+/// Where a log must end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum At {
+    /// There.
+    Exactly(Position),
+    /// Where the handover of the same plan ended.
+    HandedOver,
+}
+
+/// A node to be commanded.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// Its pod.
+    pub pod: String,
+    /// Its REST address.
+    pub url: String,
+    /// The cluster that every command names.
+    pub cluster: Uuid,
+}
+
+/// An event.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Note {
+    /// Whether somebody should look.
+    pub warning: bool,
+    /// Why, in one word.
+    pub reason: &'static str,
+    /// What happened, in a sentence.
+    pub message: String,
+}
+
+/// Something that is being waited for, or that is wrong.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Wait {
+    pub(crate) severity: Severity,
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+}
+
+/// How bad a [`Wait`] is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Severity {
+    /// It comes by itself, as part of what was asked for.
+    Progress,
+    /// Something is wrong; it may come right by itself.
+    Trouble,
+    /// A person has to decide.
+    Blocked,
+}
+
+/// Decides what to do next.
+pub fn plan(world: &World) -> Plan {
+    let mut draft = Draft::new(world);
+    if draft.memory.image.is_none() && world.cluster.spec.image.is_none() {
+        draft.memory.image = Some(world.default_image.clone());
+    }
+    let paused = world.cluster.spec.paused;
+    if !paused || primary::past_return(&draft) {
+        primary::mastership(&mut draft);
+    }
+    let mut objects = Vec::new();
+    let mut prune = Vec::new();
+    let mut secrets = Vec::new();
+    if !paused {
+        if draft.memory.target.is_none() && draft.memory.master.is_some() {
+            members::follow(&mut draft);
+            members::label(&mut draft);
+        }
+        rollout::pods(&mut draft);
+        rollout::claims(&mut draft);
+        (objects, prune) = rollout::objects(&mut draft);
+        secrets = rollout::secrets(world);
+    }
+    let busy = !draft.steps.is_empty() || !objects.is_empty() || !secrets.is_empty();
+    let requeue = if draft.memory.target.is_some() || draft.fast {
+        FAST
+    } else if busy || draft.waits.iter().any(|w| w.severity == Severity::Progress) {
+        SOON
+    } else {
+        SETTLED
+    };
+    let status = status::status(&draft);
+    Plan {
+        secrets,
+        objects,
+        prune,
+        steps: draft.steps,
+        status,
+        requeue,
+    }
+}
+
+/// A plan in the making.
+pub(crate) struct Draft<'w> {
+    pub(crate) world: &'w World,
+    pub(crate) memory: Memory,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) waits: Vec<Wait>,
+    pub(crate) fast: bool,
+}
+
+impl<'w> Draft<'w> {
+    fn new(world: &'w World) -> Self {
+        Draft {
+            world,
+            memory: Memory::of(&world.status),
+            steps: Vec::new(),
+            waits: Vec::new(),
+            fast: false,
+        }
+    }
+
+    fn record(&mut self) {
+        self.steps.push(Step::Record(Box::new(self.memory.clone())));
+    }
+
+    fn tell(&mut self, warning: bool, reason: &'static str, message: impl Into<String>) {
+        self.steps.push(Step::Tell(Note {
+            warning,
+            reason,
+            message: message.into(),
+        }));
+    }
+
+    fn wait(&mut self, severity: Severity, reason: &'static str, message: impl Into<String>) {
+        self.waits.push(Wait {
+            severity,
+            reason,
+            message: message.into(),
+        });
+    }
+
+    fn now(&self) -> Timestamp {
+        self.world.now
+    }
+
+    fn time(&self) -> Time {
+        Time(self.world.now)
+    }
+
+    /// How to reach a member; `None` without an address, or before the cluster has an identity.
+    fn peer(&self, member: &Member) -> Option<Peer> {
+        Some(Peer {
+            pod: member.pod.clone(),
+            url: member.url()?,
+            cluster: self.memory.cluster?,
+        })
+    }
+
+    /// The decided master, when it answers, is master by its own account and by the Lease, and is who was decided.
+    fn confirmed_master(&self) -> Option<&'w Member> {
+        let master = self.memory.master.as_ref()?;
+        let grant = self.world.lease.grant()?;
+        let member = self.world.node(master.node_id)?;
+        let state = member.state()?;
+        let confirmed = member.is_master()
+            && state.master_epoch == grant.epoch
+            && grant
+                .holder
+                .as_ref()
+                .is_some_and(|h| h.node_id == master.node_id);
+        confirmed.then_some(member)
+    }
+}
+
+fn seconds_since(now: Timestamp, then: &Time) -> f64 {
+    now.duration_since(then.0).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests;

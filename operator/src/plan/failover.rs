@@ -1,0 +1,449 @@
+//! The change without the old master: end its leadership, fence whoever answers, promote the most advanced.
+//!
+//! What needs no fence is checked first, so that a refusal changes nothing. The old master's leadership ends when its
+//! Lease has run out on this process's own clock, or when it says itself that it was deposed; a probe that fails is no
+//! evidence. Once anything is fenced, the plan ends in a promotion, the old master's included.
+
+use vectorizer_api::lease::{EXPIRE_MS, Grant, Holder};
+use vectorizer_api::position::Position;
+use vectorizer_api::replication::Role;
+
+use super::primary::{give_up, holder_of, known_offset, still_asked_for};
+use super::{At, Draft, Expect, Severity, Step, members, seconds_since};
+use crate::crd::{PromoteMode, PromotionReason, PromotionResult, TargetStatus, TargetStep};
+use crate::names::reason;
+use crate::world::{LeaseSeen, Member, World};
+
+/// For how long a node is waited for, in seconds, that its kubelet calls ready but that does not answer: it may be the
+/// most advanced.
+const STRAGGLER_SECS: f64 = 5.0;
+
+/// Goes on with a failover.
+pub(super) fn advance(draft: &mut Draft<'_>, target: TargetStatus) {
+    match target.step {
+        TargetStep::Reserved => begin(draft, target),
+        TargetStep::HandingOver | TargetStep::Vacating => vacate(draft, target),
+        TargetStep::Fencing | TargetStep::Granting => elect(draft, target),
+    }
+}
+
+/// Everything that can be checked before anything is changed.
+fn begin(draft: &mut Draft<'_>, mut target: TargetStatus) {
+    let world = draft.world;
+    let requested = target.reason == PromotionReason::Requested;
+    if !still_asked_for(draft, &target) {
+        return give_up(
+            draft,
+            target,
+            PromotionResult::Failed,
+            "the request was withdrawn",
+        );
+    }
+    target.epoch = world.highest_epoch().max(target.epoch.saturating_sub(1)) + 1;
+    target.known_offset = known_offset(world).max(target.known_offset);
+    let master = draft
+        .memory
+        .master
+        .as_ref()
+        .and_then(|m| world.node(m.node_id));
+    if requested && master.is_some_and(|m| m.is_master() && m.state().is_some_and(|s| s.writable)) {
+        let text =
+            "the master is alive and accepts writes: ask for mode Switchover, which loses nothing";
+        return give_up(draft, target, PromotionResult::Refused, text);
+    }
+    let trouble = match check(world, &target) {
+        Ok(()) => evidence(world).err(),
+        Err(Check::Refused(why)) => return give_up(draft, target, PromotionResult::Refused, why),
+        Err(Check::NotYet(why)) => Some(why),
+    };
+    match trouble {
+        None => {
+            target.step = TargetStep::Vacating;
+            target.step_at = draft.time();
+            target.message = None;
+            draft.memory.target = Some(target.clone());
+            draft.tell(
+                false,
+                reason::PROMOTION_STARTED,
+                "the old master can no longer write: its leadership ends",
+            );
+            draft.record();
+            vacate(draft, target);
+        }
+        Some(why) if requested && draft.now() > target.deadline.0 => {
+            give_up(
+                draft,
+                target,
+                PromotionResult::Failed,
+                format!("could not begin in time, nothing has changed: {why}"),
+            );
+        }
+        Some(why) => {
+            draft.wait(Severity::Trouble, reason::PROMOTION_WAITS, why.clone());
+            target.message = Some(why);
+            draft.memory.target = Some(target);
+        }
+    }
+}
+
+enum Check {
+    Refused(String),
+    NotYet(String),
+}
+
+fn check(world: &World, target: &TargetStatus) -> Result<(), Check> {
+    let candidates: Vec<_> = world.members.iter().filter_map(candidate).collect();
+    let Some((_, best)) = candidates.iter().max_by_key(|(_, position)| *position) else {
+        return Err(Check::NotYet("no node that holds data answers".to_owned()));
+    };
+    if let Some(wanted) = &target.wanted {
+        let Some((_, position)) = candidates.iter().find(|(m, _)| m.pod == *wanted) else {
+            return Err(Check::NotYet(format!(
+                "{wanted} does not answer, or holds no data"
+            )));
+        };
+        if position < best {
+            let ahead: Vec<_> = candidates
+                .iter()
+                .filter(|(_, p)| p == best)
+                .map(|(m, _)| m.pod.as_str())
+                .collect();
+            return Err(Check::Refused(format!(
+                "{wanted} is at {position}, {} at {best}: name that one, or none",
+                ahead.join(" and ")
+            )));
+        }
+    }
+    let lost = target.known_offset.saturating_sub(best.offset);
+    match target.max_lag_operations {
+        Some(most) if lost > most => Err(Check::Refused(format!(
+            "at least {lost} operations would be lost, maxLagOperations is {most}"
+        ))),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// A member that could become the master, and where its log ends.
+fn candidate(member: &Member) -> Option<(&Member, Position)> {
+    let state = member.state()?;
+    let usable = state.has_data && state.role != Role::Master;
+    usable.then_some((member, state.position))
+}
+
+/// Whether the old master's leadership may be ended. It can no longer acknowledge anything then.
+fn evidence(world: &World) -> Result<(), String> {
+    let LeaseSeen::Held {
+        grant, unchanged, ..
+    } = &world.lease
+    else {
+        return Ok(());
+    };
+    let Some(holder) = &grant.holder else {
+        return Ok(());
+    };
+    let deposed = world.node(holder.node_id).and_then(Member::state);
+    if deposed.is_some_and(|s| s.role != Role::Master && s.promised_epoch > grant.epoch) {
+        return Ok(());
+    }
+    let waited = u64::try_from(unchanged.as_millis()).unwrap_or(u64::MAX);
+    if waited >= EXPIRE_MS {
+        return Ok(());
+    }
+    let left = (EXPIRE_MS - waited).div_ceil(1000);
+    Err(format!(
+        "the lease of {} may still be alive: it has to stay unchanged for {left} s more",
+        holder.pod
+    ))
+}
+
+/// Ends the old master's leadership.
+fn vacate(draft: &mut Draft<'_>, mut target: TargetStatus) {
+    let world = draft.world;
+    let Some(cluster) = draft.memory.cluster else {
+        return;
+    };
+    let vacant = |epoch| Grant {
+        cluster,
+        epoch,
+        holder: None,
+    };
+    let expect = match &world.lease {
+        LeaseSeen::Missing => Expect::Missing,
+        LeaseSeen::Taken => {
+            return draft.wait(
+                Severity::Blocked,
+                reason::NAME_TAKEN,
+                "the lease belongs to somebody else",
+            );
+        }
+        LeaseSeen::Malformed(why) => {
+            return draft.wait(Severity::Blocked, reason::LEASE_UNUSABLE, why.clone());
+        }
+        LeaseSeen::Held { grant, version, .. } => match &grant.holder {
+            None => {
+                target.epoch = target.epoch.max(grant.epoch);
+                Expect::Content(grant.clone())
+            }
+            Some(holder) => {
+                let back = world.node(holder.node_id);
+                if let Some(member) =
+                    back.filter(|m| m.is_master() && m.state().is_some_and(|s| s.writable))
+                {
+                    return returned(draft, target, grant, holder, member);
+                }
+                target.epoch = target.epoch.max(grant.epoch + 1);
+                if let Err(why) = evidence(world) {
+                    return draft.wait(Severity::Trouble, reason::LEASE_ALIVE, why);
+                }
+                Expect::Version(version.clone())
+            }
+        },
+    };
+    draft.steps.push(Step::SetLease {
+        expect,
+        grant: vacant(target.epoch),
+    });
+    target.step = TargetStep::Fencing;
+    target.step_at = draft.time();
+    draft.memory.target = Some(target.clone());
+    draft.record();
+    fence(draft, target.epoch);
+}
+
+/// The holder of the Lease writes again, before anything was fenced.
+fn returned(
+    draft: &mut Draft<'_>,
+    target: TargetStatus,
+    grant: &Grant,
+    holder: &Holder,
+    member: &Member,
+) {
+    let is_master = draft
+        .memory
+        .master
+        .as_ref()
+        .is_some_and(|m| m.node_id == holder.node_id);
+    if is_master {
+        let text = format!(
+            "{} is back and accepts writes; nothing has changed",
+            member.pod
+        );
+        give_up(draft, target, PromotionResult::Failed, text);
+    } else {
+        granted(draft, target, grant, holder);
+    }
+}
+
+/// Tells everybody who answers, and has not promised yet. Returns whether there was anybody.
+fn fence(draft: &mut Draft<'_>, epoch: u64) -> bool {
+    let mut any = false;
+    for member in &draft.world.members {
+        let open = member.state().is_some_and(|s| s.promised_epoch < epoch);
+        if let Some(to) = draft.peer(member).filter(|_| open) {
+            draft.steps.push(Step::Fence { to, epoch });
+            any = true;
+        }
+    }
+    any
+}
+
+/// Chooses among those who have promised, and promotes.
+fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
+    let world = draft.world;
+    let LeaseSeen::Held { grant, .. } = &world.lease else {
+        return vacate(draft, target);
+    };
+    if let Some(holder) = &grant.holder {
+        return if grant.epoch >= target.epoch {
+            granted(draft, target, grant, holder)
+        } else {
+            vacate(draft, target)
+        };
+    }
+    let known = world.members.iter().filter_map(Member::state);
+    let known = known
+        .map(|s| s.promised_epoch.max(s.position.epoch))
+        .max()
+        .unwrap_or(0);
+    if known > target.epoch.max(grant.epoch) {
+        // Somebody knows a higher epoch, which may have been opened: the next above all is taken.
+        target.epoch = known + 1;
+        return vacate(draft, target);
+    }
+    if grant.epoch != target.epoch {
+        return vacate(draft, target);
+    }
+    if fence(draft, target.epoch) {
+        draft.fast = true;
+        return draft.wait(
+            Severity::Trouble,
+            reason::PROMOTION_WAITS,
+            "members promise to accept nothing older",
+        );
+    }
+    let awaited = |m: &&Member| {
+        m.state().is_none() && m.seen.as_ref().is_some_and(|p| p.ready && !p.deleting)
+    };
+    if let Some(straggler) = world.members.iter().find(awaited)
+        && seconds_since(draft.now(), &target.step_at) < STRAGGLER_SECS
+    {
+        let text = format!(
+            "{} is ready but does not answer; it may hold the most",
+            straggler.pod
+        );
+        return draft.wait(Severity::Trouble, reason::PROMOTION_WAITS, text);
+    }
+    let candidates = world.members.iter().filter_map(candidate);
+    // Of those that hold the same: the one that was asked for, one that stays, the first.
+    let rank = |m: &Member| (target.wanted.as_ref() == Some(&m.pod), world.is_wanted(m));
+    let best = candidates
+        .rev()
+        .max_by_key(|(m, position)| (*position, rank(m)));
+    let Some((member, position)) = best else {
+        return draft.wait(
+            Severity::Blocked,
+            reason::NO_CANDIDATE,
+            "no node that holds data answers",
+        );
+    };
+    let (Some(to), Some(holder), Some(cluster)) =
+        (draft.peer(member), holder_of(member), draft.memory.cluster)
+    else {
+        return;
+    };
+    target.pod = Some(member.pod.clone());
+    target.node_id = Some(holder.node_id);
+    target.step = TargetStep::Granting;
+    draft.memory.target = Some(target.clone());
+    draft.record();
+    let epoch = target.epoch;
+    draft.steps.push(Step::SetLease {
+        expect: Expect::Content(grant.clone()),
+        grant: Grant {
+            cluster,
+            epoch,
+            holder: Some(holder.clone()),
+        },
+    });
+    draft.steps.push(Step::Promote {
+        to,
+        epoch,
+        at: At::Exactly(position),
+    });
+    succeed(draft, &target, member, &holder, epoch, position);
+}
+
+/// The Lease names the new master. It is promoted, if it is not yet; if it died, there is another election.
+pub(super) fn granted(
+    draft: &mut Draft<'_>,
+    mut target: TargetStatus,
+    grant: &Grant,
+    holder: &Holder,
+) {
+    let world = draft.world;
+    let expired = matches!(&world.lease, LeaseSeen::Held { unchanged, .. } if unchanged.as_millis() >= u128::from(EXPIRE_MS));
+    let Some((member, state)) = world
+        .node(holder.node_id)
+        .and_then(|m| Some((m, m.state()?)))
+    else {
+        if expired {
+            let text = format!(
+                "{} died after it was granted epoch {}",
+                holder.pod, grant.epoch
+            );
+            return reelect(draft, target, &text);
+        }
+        let text = format!(
+            "{} does not answer after it was granted epoch {}",
+            holder.pod, grant.epoch
+        );
+        return draft.wait(Severity::Trouble, reason::PROMOTION_WAITS, text);
+    };
+    let (Some(to), Some(present)) = (draft.peer(member), holder_of(member)) else {
+        return;
+    };
+    if state.role == Role::Master && state.master_epoch == grant.epoch {
+        return succeed(draft, &target, member, holder, grant.epoch, state.position);
+    }
+    let unopened = state.position.epoch < grant.epoch;
+    if !unopened || !state.has_data {
+        // It opened the epoch in an earlier process and takes the next one by itself.
+        if expired {
+            return reelect(draft, target, "the new master stopped and does not go on");
+        }
+        return draft.wait(
+            Severity::Trouble,
+            reason::MASTER_RESTARTING,
+            format!("{} is restarting", member.pod),
+        );
+    }
+    let mut epoch = grant.epoch;
+    if present.boot_id != holder.boot_id || state.promised_epoch > epoch {
+        // Granted to a process that is gone before it began.
+        epoch = world.highest_epoch() + 1;
+        target.epoch = epoch;
+        draft.memory.target = Some(target.clone());
+        draft.record();
+        draft.steps.push(Step::SetLease {
+            expect: Expect::Content(grant.clone()),
+            grant: Grant {
+                cluster: grant.cluster,
+                epoch,
+                holder: Some(present.clone()),
+            },
+        });
+    }
+    draft.steps.push(Step::Promote {
+        to,
+        epoch,
+        at: At::Exactly(state.position),
+    });
+    succeed(draft, &target, member, &present, epoch, state.position);
+}
+
+fn succeed(
+    draft: &mut Draft<'_>,
+    target: &TargetStatus,
+    member: &Member,
+    holder: &Holder,
+    epoch: u64,
+    at: Position,
+) {
+    let lost = match (target.mode, target.reason) {
+        (PromoteMode::Switchover, _) => Some(0),
+        (PromoteMode::Failover, PromotionReason::Recovery) => None,
+        (
+            PromoteMode::Failover,
+            PromotionReason::Requested
+            | PromotionReason::ScaleDown
+            | PromotionReason::Rollout
+            | PromotionReason::Drain
+            | PromotionReason::Deposed,
+        ) => Some(target.known_offset.saturating_sub(at.offset)),
+    };
+    let mut text = format!("{} is the master now, in epoch {epoch}", member.pod);
+    match lost {
+        Some(0) => text.push_str("; nothing is known to be lost"),
+        Some(lost) => text.push_str(&format!("; at least {lost} operations are lost")),
+        None => {}
+    }
+    if let Some(wanted) = target.wanted.as_ref().filter(|w| **w != member.pod) {
+        text.push_str(&format!("; {wanted} was asked for, but holds less"));
+    }
+    members::crown(draft, target, member, holder, epoch, lost, text);
+}
+
+/// What was granted or handed over has nobody who can take it: the most advanced node becomes the master.
+pub(super) fn reelect(draft: &mut Draft<'_>, mut target: TargetStatus, why: &str) {
+    target.mode = PromoteMode::Failover;
+    target.step = TargetStep::Vacating;
+    target.step_at = draft.time();
+    target.pod = None;
+    target.node_id = None;
+    target.epoch = draft.world.highest_epoch() + 1;
+    target.message = Some(why.to_owned());
+    draft.memory.target = Some(target);
+    draft.record();
+    draft.tell(true, reason::PROMOTION_WAITS, why);
+    draft.fast = true;
+}

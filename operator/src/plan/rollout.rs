@@ -1,0 +1,308 @@
+//! Objects, volumes and pods: what is applied, what grows, and which pod is replaced next. At most one disruptive step
+//! in a pass, and none while the master is being changed.
+
+use vectorizer_api::replication::ReplicaStatus;
+
+use super::primary::{own_reservation, reserve};
+use super::{Draft, Severity, Step};
+use crate::crd::{Amount, PromoteMode, PromotionReason};
+use crate::names::{self, reason};
+use crate::render::{self, Object, Wanted};
+use crate::world::{Kind, Member, ObjectRef, SecretSeen, Set, World};
+
+/// Secrets that lack values.
+pub(super) fn secrets(world: &World) -> Vec<(String, Vec<&'static str>)> {
+    let name = &world.cluster.name;
+    [
+        (
+            world.secrets.auth,
+            names::auth_secret(name),
+            names::AUTH_KEYS.to_vec(),
+        ),
+        (
+            world.secrets.internal,
+            names::internal_secret(name),
+            vec![names::REPLICATION_TOKEN, names::CONTROL_TOKEN],
+        ),
+    ]
+    .into_iter()
+    .filter(|(seen, _, _)| *seen != SecretSeen::Complete)
+    .map(|(_, name, keys)| (name, keys))
+    .collect()
+}
+
+/// Objects to apply and to prune. What is as this process left it is not applied again.
+pub(super) fn objects(draft: &mut Draft<'_>) -> (Vec<Object>, Vec<ObjectRef>) {
+    let world = draft.world;
+    let cluster = &world.cluster;
+    let image = cluster.spec.image.as_ref().or(draft.memory.image.as_ref());
+    let wanted = Wanted {
+        cluster,
+        image: image.map_or(world.default_image.as_str(), String::as_str),
+        replicas: replica_pods(draft),
+        claim_sizes: [Set::Master, Set::Replica].map(|set| claim_size(draft, set)),
+    };
+    let objects = render::objects(&wanted);
+    for taken in &world.taken {
+        let text = format!(
+            "{taken} exists and does not belong to this cluster: it is left alone; rename or remove it"
+        );
+        draft.wait(Severity::Blocked, reason::NAME_TAKEN, text);
+    }
+    let prune = world
+        .objects
+        .keys()
+        .filter(|seen| !objects.iter().any(|o| o.reference == **seen))
+        .cloned()
+        .collect();
+    let orphaned: Vec<&str> = draft
+        .steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Orphan { set, .. } => Some(set.as_str()),
+            Step::Record(_)
+            | Step::Tell(_)
+            | Step::SetLease { .. }
+            | Step::Initialize { .. }
+            | Step::Fence { .. }
+            | Step::Handover { .. }
+            | Step::Promote { .. }
+            | Step::Follow { .. }
+            | Step::Label { .. }
+            | Step::GrowClaim { .. }
+            | Step::Replace { .. } => None,
+        })
+        .collect();
+    let apply = |object: &Object| {
+        let reference = &object.reference;
+        let going = reference.kind == Kind::StatefulSet
+            && (orphaned.contains(&reference.name.as_str())
+                || world
+                    .sets
+                    .iter()
+                    .flatten()
+                    .any(|s| s.deleting && s.name == reference.name));
+        let seen = world.objects.get(reference);
+        let as_left = seen.is_some_and(|stamp| {
+            world
+                .applied
+                .get(reference)
+                .is_some_and(|(hash, after)| *hash == object.hash && after == stamp)
+        });
+        !going && !as_left && !world.taken.contains(reference)
+    };
+    (objects.into_iter().filter(apply).collect(), prune)
+}
+
+/// Pods of the replica set: as many as wanted, but never without the master, present or coming.
+fn replica_pods(draft: &Draft<'_>) -> u32 {
+    let world = draft.world;
+    let needed = [
+        draft.memory.master.as_ref().map(|m| &m.pod),
+        draft.memory.target.as_ref().and_then(|t| t.pod.as_ref()),
+        draft.memory.target.as_ref().and_then(|t| t.from.as_ref()),
+    ];
+    let needed = needed
+        .into_iter()
+        .flatten()
+        .filter_map(|pod| world.member(pod))
+        .filter(|m| m.set == Set::Replica)
+        .map(|m| m.ordinal + 1)
+        .max()
+        .unwrap_or(0);
+    let exist = world.sets[Set::Replica.index()]
+        .as_ref()
+        .map_or(0, |s| s.replicas);
+    world.cluster.spec.replicas.max(needed.min(exist))
+}
+
+/// The size in a set's template: what it has, until the claims have grown and it can be made anew.
+fn claim_size(draft: &Draft<'_>, set: Set) -> Amount {
+    let seen = draft.world.sets[set.index()].as_ref();
+    seen.map_or_else(
+        || draft.world.cluster.spec.storage.size.clone(),
+        |s| s.claim_size.clone(),
+    )
+}
+
+/// Lets volumes grow: first the claims, then the template, which takes a new StatefulSet around the same pods.
+pub(super) fn claims(draft: &mut Draft<'_>) {
+    if draft.memory.target.is_some() {
+        return;
+    }
+    let world = draft.world;
+    let size = &world.cluster.spec.storage.size;
+    let wanted = world.cluster.claim_bytes;
+    let smaller = |amount: &Amount| amount.value().is_some_and(|bytes| bytes < wanted);
+    for set in [Set::Master, Set::Replica] {
+        let Some(seen) = world.sets[set.index()]
+            .as_ref()
+            .filter(|s| !s.deleting && smaller(&s.claim_size))
+        else {
+            continue;
+        };
+        let claims = world
+            .members
+            .iter()
+            .filter(|m| m.set == set)
+            .map(|m| names::claim(&m.pod));
+        let behind: Vec<_> = claims
+            .filter(|name| {
+                world
+                    .claims
+                    .get(name)
+                    .is_some_and(|c| smaller(&c.requested))
+            })
+            .collect();
+        draft.wait(
+            Severity::Progress,
+            reason::CLAIMS_GROWING,
+            format!("volumes of {} grow to {}", seen.name, size.as_str()),
+        );
+        if behind.is_empty() {
+            draft.steps.push(Step::Orphan {
+                set: seen.name.clone(),
+                uid: seen.uid.clone(),
+            });
+        }
+        for claim in behind {
+            draft.steps.push(Step::GrowClaim {
+                claim,
+                size: size.as_str().to_owned(),
+            });
+        }
+    }
+}
+
+/// Replaces pods whose template is not the present one, and moves the master where it has to go.
+pub(super) fn pods(draft: &mut Draft<'_>) {
+    let world = draft.world;
+    // Nothing is lost with a pod that does not run: a broken template must be replaceable before there is a master.
+    let broken = world.members.iter().find(|m| {
+        outdated(world, m)
+            && m.state().is_none()
+            && m.seen
+                .as_ref()
+                .is_some_and(|p| !p.ready && p.trouble.is_some())
+    });
+    if let Some(member) = broken {
+        return replace(draft, member);
+    }
+    if draft.memory.target.is_some() {
+        return;
+    }
+    let Some(master) = draft.confirmed_master() else {
+        return;
+    };
+    if !world.is_wanted(master) {
+        return move_master(draft, master, PromotionReason::ScaleDown);
+    }
+    if master.seen.as_ref().is_some_and(|p| p.cordoned) && somewhere_to_drain_to(world, master) {
+        return move_master(draft, master, PromotionReason::Drain);
+    }
+    let behind: Vec<&Member> = world
+        .members
+        .iter()
+        .filter(|m| outdated(world, m))
+        .collect();
+    if behind.is_empty() {
+        return;
+    }
+    if let Some(waiting) = world.wanted().find_map(|m| unsettled(world, m, master)) {
+        return draft.wait(
+            Severity::Progress,
+            reason::UPDATING,
+            format!("pods are being replaced, one at a time: {waiting}"),
+        );
+    }
+    match behind.iter().rev().find(|m| m.pod != master.pod) {
+        Some(member) => replace(draft, member),
+        None if world.wanted().any(|m| m.pod != master.pod) => {
+            move_master(draft, master, PromotionReason::Rollout);
+        }
+        None => replace(draft, master),
+    }
+}
+
+fn replace(draft: &mut Draft<'_>, member: &Member) {
+    if let Some(pod) = &member.seen {
+        draft.steps.push(Step::Replace {
+            pod: member.pod.clone(),
+            uid: pod.uid.clone(),
+        });
+        draft.tell(
+            false,
+            reason::POD_REPLACED,
+            format!("{} is replaced: its template has changed", member.pod),
+        );
+        draft.wait(
+            Severity::Progress,
+            reason::UPDATING,
+            format!("{} is being replaced", member.pod),
+        );
+    }
+}
+
+fn move_master(draft: &mut Draft<'_>, master: &Member, why: PromotionReason) {
+    let text = format!("the master moves away from {}", master.pod);
+    let word = match why {
+        PromotionReason::ScaleDown => reason::SCALING,
+        PromotionReason::Requested
+        | PromotionReason::Rollout
+        | PromotionReason::Drain
+        | PromotionReason::Recovery
+        | PromotionReason::Deposed => reason::UPDATING,
+    };
+    draft.wait(Severity::Progress, word, text);
+    let target = own_reservation(draft, why, PromoteMode::Switchover, None);
+    reserve(draft, target);
+}
+
+fn somewhere_to_drain_to(world: &World, master: &Member) -> bool {
+    world
+        .wanted()
+        .any(|m| m.pod != master.pod && m.seen.as_ref().is_some_and(|p| !p.cordoned && p.ready))
+}
+
+/// Whether a pod was made from an older template than its set has now.
+pub(super) fn outdated(world: &World, member: &Member) -> bool {
+    let Some(pod) = member.seen.as_ref().filter(|p| !p.deleting) else {
+        return false;
+    };
+    let wanted = world.sets[member.set.index()]
+        .as_ref()
+        .and_then(|s| s.revision.as_ref());
+    wanted.is_some() && pod.revision.is_some() && wanted != pod.revision.as_ref()
+}
+
+/// What keeps a member from being as good as any other; `None` when nothing does.
+pub(super) fn unsettled(world: &World, member: &Member, master: &Member) -> Option<String> {
+    let pod = &member.pod;
+    let Some(seen) = &member.seen else {
+        return Some(format!("{pod} does not exist yet"));
+    };
+    if seen.deleting {
+        return Some(format!("{pod} is being deleted"));
+    }
+    if member.state().is_none() || !seen.ready {
+        let trouble = seen
+            .trouble
+            .as_ref()
+            .map(|t| format!(" ({t})"))
+            .unwrap_or_default();
+        return Some(format!("{pod} is not ready{trouble}"));
+    }
+    if member.pod == master.pod {
+        return None;
+    }
+    match world.replica(member) {
+        Some(r) if r.connected => match r.status {
+            ReplicaStatus::Connected => None,
+            ReplicaStatus::Syncing => Some(format!("{pod} is in its first sync")),
+            ReplicaStatus::Lagging | ReplicaStatus::Disconnected => {
+                Some(format!("{pod} is {} operations behind", r.lag_operations))
+            }
+        },
+        Some(_) | None => Some(format!("{pod} is not connected to the master")),
+    }
+}
