@@ -3,6 +3,9 @@
 //! Every command carries an epoch, is persisted before it is answered, is idempotent, and is refused by a node that
 //! knows a higher epoch. They need the control credential; when the node has none, they are refused.
 
+#[cfg(feature = "schema")]
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use vectorizer_replication::position::{Chain, History, Position};
@@ -11,6 +14,7 @@ use crate::replication::Role;
 
 /// `GET /control/state`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct State {
     /// The node's name, on Kubernetes its pod's.
@@ -30,12 +34,15 @@ pub struct State {
     /// Whether a master may acknowledge writes right now (its lease is alive and it is not fenced).
     pub writable: bool,
     /// The last operation appended, and applied, here.
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, u64>"))]
     pub position: Position,
     /// Offset of the last durable operation.
     pub durable: u64,
     /// The chain at `position`.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub chain: Chain,
     /// Epochs in the log.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<serde_json::Value>"))]
     pub history: History,
     /// Whether this node holds a usable copy of the data (false on an empty volume and in a first full sync).
     pub has_data: bool,
@@ -49,6 +56,7 @@ pub struct State {
 
 /// `POST /control/initialize`: makes an empty node the first master of a new cluster, once in the cluster's life.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Initialize {
     /// The new cluster's identity.
@@ -59,6 +67,7 @@ pub struct Initialize {
 
 /// `POST /control/fence`: accept nothing below `epoch` any more.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Fence {
     /// The cluster meant.
@@ -69,6 +78,7 @@ pub struct Fence {
 
 /// `POST /control/handover`: stop writing in `from_epoch` once `target` holds everything.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Handover {
     /// The cluster meant.
@@ -85,6 +95,7 @@ pub struct Handover {
 
 /// `POST /control/promote`: become master of `epoch`, whose first operation follows `at`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Promote {
     /// The cluster meant.
@@ -92,11 +103,13 @@ pub struct Promote {
     /// The epoch granted.
     pub epoch: u64,
     /// Where the log must end; refused at any other position.
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, u64>"))]
     pub at: Position,
 }
 
 /// `POST /control/follow`: be a replica of the master of `epoch`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Follow {
     /// The cluster meant; taken over by a node that has none.

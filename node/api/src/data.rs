@@ -22,6 +22,7 @@ pub const TEXT_KEY: &str = "content";
 
 /// `GET /health`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Health {
     /// `healthy` while the node runs.
     pub status: String,
@@ -39,6 +40,7 @@ pub struct Health {
 
 /// `POST /embed`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EmbedRequest {
     /// The text.
@@ -53,6 +55,7 @@ pub struct EmbedRequest {
 
 /// Answer of `POST /embed`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Embedding {
     /// The vector.
     pub embedding: Vec<f32>,

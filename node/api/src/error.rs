@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What went wrong, as a closed set. Serialized in snake case as `error_type`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     /// The request is malformed or a value is out of range.
@@ -67,6 +68,30 @@ impl ErrorCode {
         ErrorCode::Internal,
     ];
 
+    /// The word used as `error_type`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorCode::InvalidRequest => "invalid_request",
+            ErrorCode::Unauthenticated => "unauthenticated",
+            ErrorCode::Forbidden => "forbidden",
+            ErrorCode::EndpointNotFound => "endpoint_not_found",
+            ErrorCode::MethodNotAllowed => "method_not_allowed",
+            ErrorCode::CollectionNotFound => "collection_not_found",
+            ErrorCode::VectorNotFound => "vector_not_found",
+            ErrorCode::CollectionExists => "collection_exists",
+            ErrorCode::Conflict => "conflict",
+            ErrorCode::PayloadTooLarge => "payload_too_large",
+            ErrorCode::NotMaster => "not_master",
+            ErrorCode::TooManyRequests => "too_many_requests",
+            ErrorCode::Fenced => "fenced",
+            ErrorCode::NotEnoughReplicas => "not_enough_replicas",
+            ErrorCode::DiskFull => "disk_full",
+            ErrorCode::Unavailable => "unavailable",
+            ErrorCode::OutcomeUnknown => "outcome_unknown",
+            ErrorCode::Internal => "internal",
+        }
+    }
+
     /// The HTTP status.
     pub fn status(self) -> u16 {
         match self {
@@ -122,6 +147,7 @@ impl ErrorCode {
 
 /// The body of every error answer.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[error("{error_type:?} ({status_code}): {message}")]
 pub struct ApiError {
     /// What went wrong.
@@ -151,5 +177,25 @@ impl ApiError {
     pub fn with_details(mut self, details: serde_json::Value) -> Self {
         self.details = Some(details);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_on_the_wire_are_those_of_the_table() {
+        for code in ErrorCode::ALL {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
+        }
+    }
+
+    #[test]
+    fn what_may_have_happened_is_never_said_to_be_without_side_effects() {
+        for code in ErrorCode::ALL {
+            let unclear = matches!(code.status(), 500 | 504);
+            assert_eq!(code.has_no_side_effects(), !unclear, "{code:?}");
+        }
     }
 }

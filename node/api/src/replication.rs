@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 /// What a node is at the moment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Accepts writes and feeds replicas.
@@ -30,6 +31,7 @@ impl Role {
 
 /// `GET /replication/status`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Status {
     /// Whether replication is configured at all.
     pub enabled: bool,
@@ -61,6 +63,7 @@ pub struct Status {
 
 /// Body of `POST /replication/configure`. Unknown fields are refused.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Configure {
     /// `master` or `replica`.
@@ -84,6 +87,7 @@ pub struct Configure {
 
 /// Answer of `POST /replication/configure`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Configured {
     /// Always true; a refusal is an error.
     pub success: bool,
@@ -91,10 +95,14 @@ pub struct Configured {
     pub role: String,
     /// That a restart is required.
     pub message: String,
+    /// Beyond the specification: what the environment or flags will override at the next start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// `GET /replication/stats`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stats {
     /// Role of the answering node.
     pub role: Role,
@@ -124,6 +132,7 @@ pub struct Stats {
 
 /// `GET /replication/replicas`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Replicas {
     /// One entry per replica, live or not, ordered by id.
     pub replicas: Vec<Replica>,
@@ -133,6 +142,7 @@ pub struct Replicas {
 
 /// Health of one replica (specification, "Replica Status Values").
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum ReplicaStatus {
     /// Healthy and syncing normally.
     Connected,
@@ -146,6 +156,7 @@ pub enum ReplicaStatus {
 
 /// One replica as its master sees it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Replica {
     /// Durable identity of the replica.
     pub id: Uuid,

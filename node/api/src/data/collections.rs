@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// How near two vectors are.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Metric {
     /// Cosine of the angle.
@@ -20,6 +21,7 @@ pub enum Metric {
 
 /// `POST /collections`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CreateCollection {
     /// Its name: 1 to 255 of `A-Z a-z 0-9 _ . -`.
@@ -39,6 +41,7 @@ pub struct CreateCollection {
 
 /// Answer of `POST /collections`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CollectionCreated {
     /// That it was created; absent when asked with `similarity_metric`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,6 +56,7 @@ pub struct CollectionCreated {
 
 /// `GET /collections`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Collections {
     /// All of them, by name.
     pub collections: Vec<Collection>,
@@ -63,6 +67,7 @@ pub struct Collections {
 /// The metric stands under `metric` only. The Rust client takes `similarity_metric` for another spelling of the same
 /// key and refuses an object that has both; the Python client fills `similarity_metric` from `metric` itself.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Collection {
     /// Its name.
     pub name: String,
@@ -94,6 +99,7 @@ pub struct Collection {
 
 /// How far a collection's index is.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct IndexingStatus {
     /// `completed` when every vector can be found, which is always.
     pub status: String,
@@ -111,6 +117,7 @@ pub struct IndexingStatus {
 
 /// Whether vectors are brought to unit length.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Normalization {
     /// True under the cosine metric, which does not see lengths.
     pub enabled: bool,
@@ -118,6 +125,7 @@ pub struct Normalization {
 
 /// Whether vectors are stored with fewer bits.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Quantization {
     /// False: every number is kept whole.
     pub enabled: bool,
@@ -130,6 +138,7 @@ pub struct Quantization {
 
 /// Memory used by a collection.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Size {
     /// All of it, for people.
     pub total: String,
@@ -143,6 +152,7 @@ pub struct Size {
 
 /// Answer of `DELETE /collections/{name}`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CollectionDeleted {
     /// That it is gone.
     pub message: String,

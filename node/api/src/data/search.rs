@@ -7,6 +7,7 @@ use super::Payload;
 
 /// `POST /collections/{collection}/search` and `…/search/text`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Search {
     /// The path's collection once more; refused when it is another.
@@ -34,6 +35,7 @@ pub struct Search {
 
 /// Answer of a search.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SearchResults {
     /// Best first.
     pub results: Vec<SearchHit>,
@@ -50,6 +52,7 @@ pub struct SearchResults {
 
 /// One result.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SearchHit {
     /// The vector's id.
     pub id: String,
@@ -69,6 +72,7 @@ pub struct SearchHit {
 
 /// `POST /collections/{collection}/hybrid_search`: nearness of vectors and common words together.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct HybridSearch {
     /// The path's collection once more; refused when it is another.
@@ -101,6 +105,7 @@ pub struct HybridSearch {
 
 /// A sparse vector: values at some indices, both lists of the same length.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SparseVector {
     /// Which terms.
@@ -111,6 +116,7 @@ pub struct SparseVector {
 
 /// How two rankings become one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Fusion {
     /// Reciprocal rank fusion: by places, not by scores.
@@ -124,6 +130,7 @@ pub enum Fusion {
 
 /// Answer of a hybrid search.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HybridResults {
     /// Best first.
     pub results: Vec<SearchHit>,
@@ -139,6 +146,7 @@ pub struct HybridResults {
 
 /// `POST /batch_search`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BatchSearch {
     /// The collection.
@@ -149,6 +157,7 @@ pub struct BatchSearch {
 
 /// One search of a batch.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BatchQuery {
     /// A text. Either this or `vector`.
@@ -170,6 +179,7 @@ pub struct BatchQuery {
 
 /// Answer of `POST /batch_search`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BatchResults {
     /// The collection.
     pub collection: String,

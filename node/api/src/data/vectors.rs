@@ -6,6 +6,7 @@ use super::Payload;
 
 /// `POST /insert`: one text.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InsertText {
     /// Where to.
@@ -25,6 +26,7 @@ pub struct InsertText {
 
 /// Answer of `POST /insert`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TextInserted {
     /// That it was inserted.
     pub message: String,
@@ -40,6 +42,7 @@ pub struct TextInserted {
 
 /// `POST /insert_texts` and `POST /batch_insert`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InsertTexts {
     /// Where to.
@@ -56,6 +59,7 @@ pub struct InsertTexts {
 
 /// One text of a batch.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TextItem {
     /// As in [`InsertText`].
@@ -70,6 +74,7 @@ pub struct TextItem {
 
 /// `POST /insert_vectors`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct InsertVectors {
     /// Where to.
@@ -86,6 +91,7 @@ pub struct InsertVectors {
 
 /// One vector of `POST /insert_vectors`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct EmbeddingItem {
     /// Its id; a random UUID when absent. An existing vector of that id is replaced.
@@ -103,6 +109,7 @@ pub struct EmbeddingItem {
 
 /// `POST /collections/{collection}/vectors`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PutVectors {
     /// The path's collection once more; refused when it is another.
@@ -120,6 +127,7 @@ pub struct PutVectors {
 
 /// One vector of `POST /collections/{collection}/vectors`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VectorItem {
     /// Its id; a random UUID when absent. An existing vector of that id is replaced.
@@ -137,6 +145,7 @@ pub struct VectorItem {
 
 /// Answer of the batch inserts.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BatchInserted {
     /// The collection.
     pub collection: String,
@@ -152,6 +161,7 @@ pub struct BatchInserted {
 
 /// What became of one item of a batch.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ItemOutcome {
     /// The vector's id, given or made.
     pub id: String,
@@ -169,6 +179,7 @@ pub struct ItemOutcome {
 
 /// Whether one item of a batch was applied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ItemStatus {
     /// Applied.
@@ -179,6 +190,7 @@ pub enum ItemStatus {
 
 /// Query of `GET /collections/{collection}/vectors`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ListVectors {
     /// Vectors on a page, 1 to 1,000; 10 by default.
@@ -191,6 +203,7 @@ pub struct ListVectors {
 
 /// Answer of `GET /collections/{collection}/vectors`, ordered by id.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VectorPage {
     /// The page.
     pub vectors: Vec<Vector>,
@@ -204,6 +217,7 @@ pub struct VectorPage {
 
 /// One vector, as `GET /collections/{collection}/vectors/{id}` answers it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Vector {
     /// Its id.
     pub id: String,
@@ -220,6 +234,7 @@ pub struct Vector {
 
 /// Answer of `DELETE /collections/{collection}/vectors/{id}`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VectorDeleted {
     /// That it is gone.
     pub message: String,
@@ -231,6 +246,7 @@ pub struct VectorDeleted {
 
 /// `POST /update`: one vector.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct UpdateVector {
     /// The collection.
@@ -250,6 +266,7 @@ pub struct UpdateVector {
 
 /// Answer of `POST /update`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VectorUpdated {
     /// That it was changed.
     pub message: String,
@@ -261,6 +278,7 @@ pub struct VectorUpdated {
 
 /// `POST /batch_update`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BatchUpdate {
     /// The collection.
@@ -274,6 +292,7 @@ pub struct BatchUpdate {
 
 /// One change of a batch.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct UpdateItem {
     /// The vector's id.
@@ -291,6 +310,7 @@ pub struct UpdateItem {
 
 /// Answer of `POST /batch_update`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BatchUpdated {
     /// The collection.
     pub collection: String,
@@ -306,6 +326,7 @@ pub struct BatchUpdated {
 
 /// `POST /batch_delete`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BatchDelete {
     /// The collection.
@@ -319,6 +340,7 @@ pub struct BatchDelete {
 
 /// Answer of `POST /batch_delete`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BatchDeleted {
     /// The collection.
     pub collection: String,
