@@ -13,6 +13,9 @@ mod state;
 mod thread;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;

@@ -1,0 +1,558 @@
+//! The writer over a real data directory: what is acknowledged, what is refused, and what a restart finds.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+use vectorizer_api::replication::Role;
+
+use super::*;
+use crate::data_dir::DataDir;
+use crate::journal::JournalOptions;
+use crate::lease::{Permit, boot_time_ms};
+use crate::store::{CollectionConfig, Metric, Store};
+
+struct Node {
+    writer: WriterHandle,
+    store: std::sync::Arc<Store>,
+    permit: Permit,
+}
+
+fn open(dir: &Path) -> Node {
+    let (data, opened) = DataDir::open(dir, JournalOptions::default()).unwrap();
+    let store = opened.store.clone();
+    let permit = Permit::unlimited();
+    let start = start(
+        data,
+        opened,
+        permit.clone(),
+        Uuid::new_v4(),
+        WriterOptions::default(),
+    )
+    .unwrap();
+    Node {
+        writer: start.handle,
+        store,
+        permit,
+    }
+}
+
+const CLUSTER: Uuid = Uuid::from_u128(0xc1);
+
+async fn master(dir: &Path) -> Node {
+    let node = open(dir);
+    node.writer
+        .command(Command::Initialize {
+            cluster: CLUSTER,
+            epoch: 1,
+        })
+        .await
+        .unwrap();
+    node
+}
+
+async fn replica(dir: &Path, epoch: u64) -> Node {
+    let node = open(dir);
+    follow(&node, epoch).await.unwrap();
+    node
+}
+
+async fn follow(node: &Node, epoch: u64) -> Result<(), ApiError> {
+    let master_address = "127.0.0.1:7001".to_owned();
+    node.writer
+        .command(Command::Follow {
+            cluster: CLUSTER,
+            epoch,
+            master_address,
+            master_url: None,
+        })
+        .await
+}
+
+fn create(name: &str) -> WriteRequest {
+    WriteRequest::CreateCollection {
+        name: name.into(),
+        config: CollectionConfig::new(2, Metric::Cosine),
+    }
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    value.as_object().cloned().unwrap()
+}
+
+fn item(id: &str, vector: &[f32]) -> UpsertItem {
+    UpsertItem {
+        id: id.into(),
+        vector: vector.to_vec(),
+        payload: object(json!({ "n": id })),
+    }
+}
+
+fn upsert(items: Vec<UpsertItem>, atomic: bool) -> WriteRequest {
+    WriteRequest::Upsert {
+        collection: "c".into(),
+        items,
+        atomic,
+    }
+}
+
+async fn put(node: &Node, id: &str) -> Result<WriteReply, WriteError> {
+    node.writer
+        .write(upsert(vec![item(id, &[1.0, 2.0])], true))
+        .await
+}
+
+fn code(error: &WriteError) -> ErrorCode {
+    match error {
+        WriteError::Api(error) => error.error_type,
+        WriteError::HandingOver => panic!("handing over"),
+    }
+}
+
+/// Everything that `from` has after `after`, given to `to` as its master's link would.
+async fn copy(from: &Node, to: &Node, session: SessionId, after: u64) {
+    let batches = from.writer.log().read(after + 1, 1 << 20).unwrap();
+    to.writer.replicate(session, batches).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_write_is_answered_with_its_position_once_it_is_durable() {
+    let dir = TempDir::new().unwrap();
+    let node = master(dir.path()).await;
+    // Offset 1 is the epoch record.
+    assert_eq!(
+        node.writer.write(create("c")).await.unwrap().position,
+        Position::new(1, 2)
+    );
+    assert_eq!(put(&node, "a").await.unwrap().position, Position::new(1, 3));
+    assert_eq!(node.writer.progress().borrow().durable, 3);
+    assert_eq!(node.store.applied(), Position::new(1, 3));
+}
+
+#[tokio::test]
+async fn a_restarted_master_comes_back_at_its_position_and_writes_only_in_a_new_epoch() {
+    let dir = TempDir::new().unwrap();
+    let node = master(dir.path()).await;
+    node.writer.write(create("c")).await.unwrap();
+    put(&node, "a").await.unwrap();
+    node.writer.stop().await;
+    drop(node);
+
+    let node = open(dir.path());
+    assert_eq!(
+        node.writer.state().borrow().role,
+        Role::Unassigned,
+        "it has to be granted an epoch first"
+    );
+    assert_eq!(code(&put(&node, "b").await.unwrap_err()), ErrorCode::Fenced);
+    assert!(
+        node.writer
+            .command(Command::Retake { epoch: 1 })
+            .await
+            .is_err(),
+        "its own epoch is spent"
+    );
+    node.writer
+        .command(Command::Retake { epoch: 2 })
+        .await
+        .unwrap();
+    assert_eq!(put(&node, "b").await.unwrap().position, Position::new(2, 5));
+    let epochs: Vec<u64> = node
+        .writer
+        .state()
+        .borrow()
+        .history
+        .entries()
+        .iter()
+        .map(|e| e.epoch)
+        .collect();
+    assert_eq!(epochs, [1, 2]);
+    assert_eq!(node.store.collection("c").unwrap().count(), 2);
+}
+
+#[tokio::test]
+async fn bad_items_of_a_batch_are_refused_alone_or_all_together_when_atomic() {
+    let dir = TempDir::new().unwrap();
+    let node = master(dir.path()).await;
+    node.writer.write(create("c")).await.unwrap();
+    let items = || {
+        vec![
+            item("good", &[1.0, 0.0]),
+            item("short", &[1.0]),
+            item("nan", &[f32::NAN, 0.0]),
+            item("good", &[0.0, 1.0]),
+        ]
+    };
+    let before = node.writer.progress().borrow().end;
+    let error = node.writer.write(upsert(items(), true)).await.unwrap_err();
+    assert_eq!(code(&error), ErrorCode::InvalidRequest);
+    assert!(
+        format!("{error:?}").contains("item 1 (`short`)"),
+        "{error:?}"
+    );
+    assert_eq!(
+        node.writer.progress().borrow().end,
+        before,
+        "an atomic refusal changes nothing"
+    );
+
+    let reply = node.writer.write(upsert(items(), false)).await.unwrap();
+    let good: Vec<bool> = reply.results.iter().map(|r| r.outcome.is_ok()).collect();
+    assert_eq!(good, [true, false, false, false]);
+    assert_eq!(
+        reply.position.offset,
+        before.position.offset + 1,
+        "one operation for the one good item"
+    );
+    let stored = node.store.collection("c").unwrap().get("good").unwrap();
+    assert_eq!(stored.vector.len(), 2);
+}
+
+#[tokio::test]
+async fn an_update_is_logged_as_the_whole_record_that_it_results_in() {
+    let dir = TempDir::new().unwrap();
+    let node = master(dir.path()).await;
+    node.writer.write(create("c")).await.unwrap();
+    put(&node, "a").await.unwrap();
+    let change = UpdateItem {
+        id: "a".into(),
+        vector: None,
+        payload: Some(object(json!({ "tag": "new" }))),
+    };
+    let missing = UpdateItem {
+        id: "none".into(),
+        vector: None,
+        payload: None,
+    };
+    let request = WriteRequest::Update {
+        collection: "c".into(),
+        items: vec![change, missing],
+        atomic: false,
+    };
+    let reply = node.writer.write(request).await.unwrap();
+    assert_eq!(
+        reply.results[1].outcome.as_ref().unwrap_err().error_type,
+        ErrorCode::VectorNotFound
+    );
+    let stored = node.store.collection("c").unwrap().get("a").unwrap();
+    let payload: Value = serde_json::from_slice(&stored.payload).unwrap();
+    assert_eq!(payload, json!({ "n": "a", "tag": "new" }));
+}
+
+#[tokio::test]
+async fn a_refused_write_leaves_no_trace_in_the_log() {
+    let dir = TempDir::new().unwrap();
+    let node = master(dir.path()).await;
+    node.writer.write(create("c")).await.unwrap();
+    let before = node.writer.progress().borrow().end;
+    for (request, expected) in [
+        (create("c"), ErrorCode::CollectionExists),
+        (create("no spaces"), ErrorCode::InvalidRequest),
+        (
+            WriteRequest::DropCollection {
+                name: "none".into(),
+            },
+            ErrorCode::CollectionNotFound,
+        ),
+        (
+            WriteRequest::Delete {
+                collection: "c".into(),
+                ids: vec!["none".into()],
+                atomic: true,
+            },
+            ErrorCode::VectorNotFound,
+        ),
+    ] {
+        let error = node.writer.write(request.clone()).await.unwrap_err();
+        assert_eq!(code(&error), expected, "{request:?}");
+    }
+    assert_eq!(node.writer.progress().borrow().end, before);
+}
+
+#[tokio::test]
+async fn a_master_whose_permit_has_run_out_acknowledges_nothing() {
+    let dir = TempDir::new().unwrap();
+    let node = master(dir.path()).await;
+    node.writer.write(create("c")).await.unwrap();
+    node.permit.revoke();
+    assert_eq!(code(&put(&node, "a").await.unwrap_err()), ErrorCode::Fenced);
+    node.permit.extend(boot_time_ms() + 60_000);
+    put(&node, "a").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fence_stops_the_master_for_good_and_survives_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let node = master(dir.path()).await;
+    node.writer.write(create("c")).await.unwrap();
+    node.writer
+        .command(Command::Fence {
+            cluster: CLUSTER,
+            epoch: 5,
+        })
+        .await
+        .unwrap();
+    assert_eq!(code(&put(&node, "a").await.unwrap_err()), ErrorCode::Fenced);
+    node.writer.stop().await;
+    drop(node);
+
+    let node = open(dir.path());
+    assert_eq!(node.writer.state().borrow().promised, 5);
+    assert!(
+        node.writer
+            .command(Command::Retake { epoch: 6 })
+            .await
+            .is_err(),
+        "a fenced master waits to be told"
+    );
+    assert!(
+        follow(&node, 4).await.is_err(),
+        "4 is below what it promised"
+    );
+    follow(&node, 5).await.unwrap();
+}
+
+#[tokio::test]
+async fn held_writes_are_asked_to_wait_and_a_deadline_lets_them_go_on() {
+    let dir = TempDir::new().unwrap();
+    let node = master(dir.path()).await;
+    node.writer.write(create("c")).await.unwrap();
+    let plan = HandedOver {
+        from_epoch: 1,
+        epoch: 2,
+        target: Uuid::from_u128(7),
+    };
+    let until = std::time::Instant::now() + Duration::from_millis(300);
+    let hold = |reply| Job::HoldWrites {
+        cluster: CLUSTER,
+        plan,
+        until,
+        reply,
+    };
+    assert_eq!(
+        node.writer.refusable(hold).await.unwrap(),
+        Position::new(1, 2)
+    );
+    assert_eq!(put(&node, "a").await.unwrap_err(), WriteError::HandingOver);
+    let mut state = node.writer.state();
+    state.wait_for(|s| !s.handing_over).await.unwrap();
+    put(&node, "a").await.unwrap();
+    let late = node
+        .writer
+        .refusable(|reply| Job::FinishHandover(plan, reply))
+        .await;
+    assert!(late.unwrap_err().message.contains("deadline"));
+    put(&node, "b").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_finished_handover_stops_writes_at_the_position_that_it_answers() {
+    let dir = TempDir::new().unwrap();
+    let node = master(dir.path()).await;
+    node.writer.write(create("c")).await.unwrap();
+    let plan = HandedOver {
+        from_epoch: 1,
+        epoch: 2,
+        target: Uuid::from_u128(7),
+    };
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    let hold = |reply| Job::HoldWrites {
+        cluster: CLUSTER,
+        plan,
+        until,
+        reply,
+    };
+    let end = node.writer.refusable(hold).await.unwrap();
+    node.writer
+        .refusable(|reply| Job::FinishHandover(plan, reply))
+        .await
+        .unwrap();
+    node.writer
+        .refusable(|reply| Job::FinishHandover(plan, reply))
+        .await
+        .unwrap();
+    let state = node.writer.state().borrow().clone();
+    assert_eq!((state.master_epoch, state.promised), (0, 2));
+    assert!(state.handed_over_at.is_some());
+    assert_eq!(node.writer.progress().borrow().end.position, end);
+    assert!(
+        node.writer
+            .command(Command::Retake { epoch: 3 })
+            .await
+            .is_err(),
+        "what was handed over stays so"
+    );
+}
+
+#[tokio::test]
+async fn a_replica_appends_what_fits_and_stops_at_what_does_not() {
+    let (a, b) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let from = master(a.path()).await;
+    from.writer.write(create("c")).await.unwrap();
+    put(&from, "x").await.unwrap();
+    let to = replica(b.path(), 1).await;
+    assert_eq!(
+        code(&put(&to, "y").await.unwrap_err()),
+        ErrorCode::NotMaster
+    );
+    let session = to.writer.accept_master(1, CLUSTER).await.unwrap();
+    copy(&from, &to, session, 0).await;
+    assert_eq!(from.store.digest(), to.store.digest());
+    assert_eq!(
+        from.writer.state().borrow().history,
+        to.writer.state().borrow().history
+    );
+
+    let again = from.writer.log().read(3, 1 << 20).unwrap();
+    let error = to.writer.replicate(session, again).await.unwrap_err();
+    assert!(matches!(error, SinkError::Mismatch(_)), "{error}");
+    assert!(to.writer.state().borrow().fault.is_some());
+    assert_eq!(
+        to.writer.replicate(session, Vec::new()).await,
+        Err(SinkError::SessionOver)
+    );
+}
+
+#[tokio::test]
+async fn an_older_session_and_a_stale_or_foreign_master_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let node = replica(dir.path(), 3).await;
+    assert!(matches!(
+        node.writer.accept_master(2, CLUSTER).await,
+        Err(SinkError::Refused(_))
+    ));
+    assert!(matches!(
+        node.writer.accept_master(3, Uuid::from_u128(9)).await,
+        Err(SinkError::Refused(_))
+    ));
+    let first = node.writer.accept_master(3, CLUSTER).await.unwrap();
+    let second = node.writer.accept_master(4, CLUSTER).await.unwrap();
+    assert_eq!(
+        node.writer.replicate(first, Vec::new()).await,
+        Err(SinkError::SessionOver)
+    );
+    assert_eq!(node.writer.replicate(second, Vec::new()).await, Ok(()));
+    assert_eq!(
+        node.writer.state().borrow().promised,
+        4,
+        "promised before anything of epoch 4 is acknowledged"
+    );
+    node.writer
+        .command(Command::Fence {
+            cluster: CLUSTER,
+            epoch: 5,
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        node.writer.replicate(second, Vec::new()).await,
+        Err(SinkError::SessionOver)
+    );
+}
+
+#[tokio::test]
+async fn a_full_sync_serves_the_old_data_until_the_new_is_exact_and_survives_a_restart() {
+    let (a, b) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let from = master(a.path()).await;
+    from.writer.write(create("c")).await.unwrap();
+    put(&from, "x").await.unwrap();
+    // Another history on the replica, of an earlier master.
+    let to = open(b.path());
+    to.writer
+        .command(Command::Initialize {
+            cluster: CLUSTER,
+            epoch: 1,
+        })
+        .await
+        .unwrap();
+    to.writer.write(create("old")).await.unwrap();
+    from.writer
+        .command(Command::Fence {
+            cluster: CLUSTER,
+            epoch: 2,
+        })
+        .await
+        .unwrap();
+    let at = from.writer.progress().borrow().end.position;
+    from.writer
+        .command(Command::Promote {
+            cluster: CLUSTER,
+            epoch: 2,
+            at,
+        })
+        .await
+        .unwrap();
+    follow(&to, 2).await.unwrap();
+
+    let session = to.writer.accept_master(2, CLUSTER).await.unwrap();
+    let mut scan = from.store.scan();
+    let header = scan.header().clone();
+    let start = header.start.position.offset;
+    to.writer.snapshot_begin(session, header).await.unwrap();
+    for index in 0.. {
+        // Written while the scan goes on: the snapshot is exact only behind it.
+        put(&from, &format!("during-{index}")).await.unwrap();
+        let Some(chunk) = scan.next() else { break };
+        to.writer
+            .snapshot_chunk(session, index, chunk)
+            .await
+            .unwrap();
+        assert!(
+            to.store.collection("old").is_some(),
+            "the old data is served meanwhile"
+        );
+    }
+    to.writer
+        .snapshot_end(session, scan.trailer().unwrap())
+        .await
+        .unwrap();
+    copy(&from, &to, session, start).await;
+    assert!(to.store.collection("old").is_none());
+    assert_eq!(from.store.digest(), to.store.digest());
+    assert!(!to.writer.state().borrow().syncing);
+    to.writer.stop().await;
+    drop(to);
+
+    let to = open(b.path());
+    assert_eq!(from.store.digest(), to.store.digest());
+    assert_eq!(
+        to.writer.progress().borrow().end,
+        from.writer.progress().borrow().end
+    );
+}
+
+#[tokio::test]
+async fn a_divergent_tail_is_undone_and_written_aside() {
+    let (a, b) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let from = master(a.path()).await;
+    from.writer.write(create("c")).await.unwrap();
+    let to = replica(b.path(), 1).await;
+    let session = to.writer.accept_master(1, CLUSTER).await.unwrap();
+    copy(&from, &to, session, 0).await;
+    // The former master goes on alone; the replica is promoted.
+    put(&from, "lost").await.unwrap();
+    let at = to.writer.progress().borrow().end.position;
+    to.writer
+        .command(Command::Promote {
+            cluster: CLUSTER,
+            epoch: 2,
+            at,
+        })
+        .await
+        .unwrap();
+    put(&to, "kept").await.unwrap();
+    follow(&from, 2).await.unwrap();
+    let session = from.writer.accept_master(2, CLUSTER).await.unwrap();
+    assert_eq!(
+        from.writer.truncate(session, at).await.unwrap(),
+        TruncateOutcome::Done
+    );
+    copy(&to, &from, session, at.offset).await;
+    assert_eq!(from.store.digest(), to.store.digest());
+    assert!(from.store.collection("c").unwrap().get("lost").is_none());
+    let aside: Vec<_> = std::fs::read_dir(a.path().join("rollback"))
+        .unwrap()
+        .collect();
+    assert_eq!(aside.len(), 1, "what was undone can be read by a person");
+}
