@@ -449,4 +449,6 @@ pub(crate) fn now_ms() -> u64 {
 }
 
 #[cfg(test)]
+pub(crate) mod test_log;
+#[cfg(test)]
 mod tests;

@@ -145,8 +145,8 @@ impl Work {
     }
 
     fn is_due(&self) -> bool {
-        let operations =
-            self.store.applied().offset - self.newest.unwrap_or(0).min(self.store.applied().offset);
+        let newest = self.data.inner.checkpoints.lock().newest.unwrap_or(0);
+        let operations = self.store.applied().offset.saturating_sub(newest);
         let bytes = self.log.appended_bytes().wrapping_sub(self.bytes_before);
         let log_size = self.data.inner.options.log_size;
         is_due(operations, bytes, self.store.bytes(), log_size)
@@ -206,5 +206,34 @@ impl Work {
             "checkpoint written"
         );
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn a_checkpoint_is_due_by_bytes_or_by_operations_but_not_for_a_trifle() {
+        for (operations, bytes, store_bytes, log_size, expected) in [
+            (0, 0, 0, 1_000, false),
+            (1, 200 * MIB, 0, 1_000_000, false),
+            (1, 256 * MIB, 0, 1_000_000, true),
+            (1, 300 * MIB, GIB, 1_000_000, false),
+            (1, 512 * MIB, GIB, 1_000_000, true),
+            (500_000, MIB, MIB, 1_000_000, true),
+            (499_999, MIB, MIB, 1_000_000, false),
+            (500_000, MIB, GIB, 1_000_000, false),
+            (1, 10, 0, 1, true),
+        ] {
+            assert_eq!(
+                is_due(operations, bytes, store_bytes, log_size),
+                expected,
+                "{operations} {bytes} {store_bytes} {log_size}"
+            );
+        }
     }
 }

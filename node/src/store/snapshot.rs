@@ -137,6 +137,7 @@ pub struct SnapshotScan {
     /// Collection and slot of the next vector.
     next: (usize, usize),
     sum: Sum,
+    chunk_bytes: usize,
     exact_from: Option<u64>,
 }
 
@@ -160,6 +161,7 @@ impl SnapshotScan {
             entered: 0,
             next: (0, 0),
             sum: Sum::default(),
+            chunk_bytes: CHUNK_BYTES,
             exact_from: None,
         }
     }
@@ -180,7 +182,7 @@ impl SnapshotScan {
 
     fn fill(&mut self, out: &mut BytesMut) {
         while let Some(collection) = self.collections.get(self.entered) {
-            if out.len() >= CHUNK_BYTES {
+            if out.len() >= self.chunk_bytes {
                 return;
             }
             put_collection(out, collection);
@@ -194,7 +196,7 @@ impl SnapshotScan {
                 if let Some(slot) = content.slots.slot(self.next.1) {
                     let vector = content.slots.vector(self.next.1);
                     let need = vector.len() * 4 + slot.payload.len() + slot.id.len() + 64;
-                    if out.len() > CHUNK_HEAD && out.len() + need > CHUNK_BYTES {
+                    if out.len() > CHUNK_HEAD && out.len() + need > self.chunk_bytes {
                         return;
                     }
                     put_entry(out, 2, |out| {

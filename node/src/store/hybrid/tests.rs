@@ -1,1 +1,161 @@
+use serde_json::json;
 
+use super::*;
+use crate::store::test_log::Log;
+use crate::store::{Record, Store};
+
+const TEXTS: [(&str, &str); 5] = [
+    ("cats", "Cats sleep most of the day and hunt at night"),
+    ("dogs", "Dogs were tamed before any other animal"),
+    ("rust", "Rust is a language for systems that must not fail"),
+    (
+        "iron",
+        "Iron turns to rust where water and air meet it; rust eats iron",
+    ),
+    ("moon", "The moon turns around the earth"),
+];
+
+fn written(incarnation: u64, id: &str, text: &str) -> Record {
+    Record::Put {
+        incarnation,
+        id: id.to_owned(),
+        vector: HashEmbedder.embed(text, 64),
+        payload: json!({ "content": text, "id": id }).to_string().into(),
+    }
+}
+
+fn library() -> (Log, Store) {
+    let mut log = Log::new();
+    let incarnation = log.create("c", 64);
+    for (id, text) in TEXTS {
+        log.write(1, vec![written(incarnation, id, text)]);
+    }
+    let store = log.store();
+    (log, store)
+}
+
+fn request(text: &str, fusion: Fusion, alpha: f32) -> HybridRequest {
+    HybridRequest {
+        vector: HashEmbedder.embed(text, 64),
+        terms: HashEmbedder.terms(text),
+        fusion,
+        alpha,
+        dense_k: 5,
+        sparse_k: 5,
+        final_k: 5,
+        filter: None,
+        with_vectors: false,
+    }
+}
+
+fn ids(store: &Store, request: &HybridRequest) -> Vec<String> {
+    let hits = store
+        .collection("c")
+        .unwrap()
+        .search_hybrid(request)
+        .unwrap();
+    hits.into_iter().map(|h| h.id).collect()
+}
+
+#[test]
+fn every_fusion_puts_the_text_first_that_both_rankings_put_first() {
+    let (_, store) = library();
+    for fusion in [Fusion::Rrf, Fusion::Weighted, Fusion::Alpha] {
+        let found = ids(&store, &request("iron rust water", fusion, 0.5));
+        assert_eq!(found[0], "iron", "{fusion:?} {found:?}");
+        assert_eq!(found.len(), 5, "the dense ranking holds them all");
+    }
+}
+
+#[test]
+fn alpha_zero_is_the_sparse_ranking_and_one_the_dense() {
+    let (_, store) = library();
+    let c = store.collection("c").unwrap();
+    let mut request = request("rust", Fusion::Weighted, 0.0);
+    // Dense and sparse ask for different things.
+    request.vector = HashEmbedder.embed("the moon and the earth", 64);
+    let sparse = c.search_hybrid(&request).unwrap();
+    assert_eq!(
+        (sparse[0].id.as_str(), sparse[0].score),
+        ("iron", 1.0),
+        "rust twice"
+    );
+    assert_eq!(sparse[1].id, "rust");
+    request.alpha = 1.0;
+    assert_eq!(ids(&store, &request)[0], "moon");
+}
+
+#[test]
+fn reciprocal_ranks_add_up() {
+    let (_, store) = library();
+    let mut request = request("dogs", Fusion::Rrf, 0.5);
+    request.sparse_k = 1;
+    let hits = store
+        .collection("c")
+        .unwrap()
+        .search_hybrid(&request)
+        .unwrap();
+    assert_eq!(hits[0].id, "dogs");
+    assert!((hits[0].score - 2.0 / 61.0).abs() < 1e-6);
+    assert!((hits[1].score - 1.0 / 62.0).abs() < 1e-6);
+}
+
+#[test]
+fn terms_follow_updates_and_deletes() {
+    let (mut log, store) = library();
+    let only_sparse = |text: &str| {
+        let mut request = request(text, Fusion::Weighted, 0.0);
+        request.dense_k = 0;
+        ids(&store, &request)
+    };
+    assert_eq!(only_sparse("moon"), ["moon"]);
+    let batch = log.write(1, vec![written(1, "moon", "The sun shines")]);
+    store.apply_batch(&batch).unwrap();
+    assert!(only_sparse("moon").is_empty());
+    assert_eq!(only_sparse("shining sun"), ["moon"]);
+    let batch = log.write(
+        1,
+        vec![Record::Delete {
+            incarnation: 1,
+            id: "moon".into(),
+        }],
+    );
+    store.apply_batch(&batch).unwrap();
+    assert!(only_sparse("sun").is_empty());
+    let batch = log.write(1, vec![written(1, "stars", "A sun among suns")]);
+    store.apply_batch(&batch).unwrap();
+    assert_eq!(only_sparse("sun"), ["stars"]);
+    let terms = store.collection("c").unwrap();
+    assert_eq!(terms.terms.lock().texts, 5);
+}
+
+#[test]
+fn filters_and_limits_hold_for_both_rankings() {
+    let (_, store) = library();
+    let mut request = request("rust", Fusion::Rrf, 0.5);
+    request.filter = Some(
+        Filter::parse(
+            &json!({ "in": { "key": "id", "values": ["iron", "cats"] } }),
+            "f",
+        )
+        .unwrap(),
+    );
+    assert_eq!(ids(&store, &request), ["iron", "cats"]);
+    request.final_k = 1;
+    assert_eq!(ids(&store, &request), ["iron"]);
+}
+
+#[test]
+fn bad_weights_are_refused() {
+    let (_, store) = library();
+    let c = store.collection("c").unwrap();
+    for alpha in [-0.1, 1.1, f32::NAN] {
+        assert!(
+            c.search_hybrid(&request("x", Fusion::Alpha, alpha))
+                .is_err()
+        );
+    }
+    let mut bad = request("x", Fusion::Alpha, 0.5);
+    bad.terms = vec![(1, f32::INFINITY)];
+    assert!(c.search_hybrid(&bad).is_err());
+}

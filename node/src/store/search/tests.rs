@@ -1,1 +1,196 @@
+use proptest::prelude::*;
+use serde_json::json;
 
+use super::*;
+use crate::store::test_log::Log;
+use crate::store::{CollectionConfig, Metric, Record, Store};
+
+fn store(metric: Metric, vectors: &[(String, Vec<f32>)]) -> Store {
+    let mut log = Log::new();
+    log.write(
+        1,
+        vec![Record::CreateCollection {
+            name: "c".into(),
+            config: CollectionConfig::new(vectors[0].1.len(), metric),
+            created_ms: 0,
+        }],
+    );
+    for (n, (id, vector)) in vectors.iter().enumerate() {
+        let payload = json!({ "n": n, "even": n % 2 == 0 }).to_string();
+        log.write(
+            1,
+            vec![Record::Put {
+                incarnation: 1,
+                id: id.clone(),
+                vector: vector.clone(),
+                payload: payload.into(),
+            }],
+        );
+    }
+    log.store()
+}
+
+fn request(vector: &[f32], limit: usize) -> SearchRequest {
+    SearchRequest {
+        vector: vector.to_vec(),
+        limit,
+        ..SearchRequest::default()
+    }
+}
+
+fn ids(hits: &[Hit]) -> Vec<&str> {
+    hits.iter().map(|h| h.id.as_str()).collect()
+}
+
+fn named(vectors: &[&[f32]]) -> Vec<(String, Vec<f32>)> {
+    let named = vectors.iter().enumerate();
+    named.map(|(n, v)| (format!("v{n}"), v.to_vec())).collect()
+}
+
+#[test]
+fn the_best_come_first_and_equal_scores_are_ordered_by_id() {
+    let vectors = named(&[
+        &[0.0, 1.0],
+        &[1.0, 0.0],
+        &[2.0, 0.0],
+        &[1.0, 1.0],
+        &[0.0, 0.0],
+    ]);
+    let found = |metric, limit| {
+        let store = store(metric, &vectors);
+        let hits = store
+            .collection("c")
+            .unwrap()
+            .search(&request(&[1.0, 0.0], limit))
+            .unwrap();
+        ids(&hits).join(" ")
+    };
+    assert_eq!(found(Metric::Cosine, 9), "v1 v2 v3 v0 v4");
+    assert_eq!(
+        found(Metric::Cosine, 1),
+        "v1",
+        "the tie is decided before it is cut"
+    );
+    assert_eq!(found(Metric::DotProduct, 9), "v2 v1 v3 v0 v4");
+    assert_eq!(found(Metric::Euclidean, 9), "v1 v2 v3 v4 v0");
+    assert_eq!(found(Metric::Euclidean, 0), "");
+}
+
+#[test]
+fn a_filter_is_asked_inside_the_search_so_that_it_still_fills_the_answer() {
+    let vectors: Vec<_> = (0..100)
+        .map(|n| (format!("v{n:02}"), vec![100.0 - n as f32]))
+        .collect();
+    let store = store(Metric::DotProduct, &vectors);
+    let mut request = request(&[1.0], 3);
+    request.filter =
+        Some(Filter::parse(&json!({ "range": { "key": "n", "gte": 50 } }), "filter").unwrap());
+    request.with_vectors = true;
+    let hits = store.collection("c").unwrap().search(&request).unwrap();
+    assert_eq!(ids(&hits), ["v50", "v51", "v52"]);
+    assert_eq!(hits[0].vector.as_deref(), Some(&[50.0][..]));
+    assert_eq!(&hits[0].payload[..], br#"{"even":true,"n":50}"#);
+}
+
+#[test]
+fn a_threshold_keeps_what_reaches_it() {
+    let store = store(Metric::DotProduct, &named(&[&[1.0], &[2.0], &[3.0]]));
+    let mut request = request(&[1.0], 10);
+    request.score_threshold = Some(2.0);
+    let hits = store.collection("c").unwrap().search(&request).unwrap();
+    assert_eq!(ids(&hits), ["v2", "v1"]);
+    assert!(hits[0].vector.is_none());
+}
+
+#[test]
+fn bad_queries_are_refused() {
+    let store = store(Metric::Cosine, &named(&[&[1.0, 2.0]]));
+    let c = store.collection("c").unwrap();
+    let refused = c.search(&request(&[1.0], 1)).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "the vector has 1 numbers, the collection has dimension 2"
+    );
+    assert!(c.search(&request(&[1.0, f32::NAN], 1)).is_err());
+    let mut infinite = request(&[1.0, 2.0], 1);
+    infinite.score_threshold = Some(f32::INFINITY);
+    assert!(c.search(&infinite).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_search_finds_what_sorting_everything_finds(
+        values in proptest::collection::vec((-3i8..4, -3i8..4), 1..60),
+        query in (-3i8..4, -3i8..4),
+        limit in 1usize..20,
+        filtered in any::<bool>(),
+        metric in prop_oneof![Just(Metric::Cosine), Just(Metric::Euclidean), Just(Metric::DotProduct)],
+    ) {
+        let vector = |(a, b): (i8, i8)| vec![f32::from(a), f32::from(b)];
+        let vectors: Vec<_> = values.iter().enumerate().map(|(n, v)| (format!("v{n:02}"), vector(*v))).collect();
+        let store = store(metric, &vectors);
+        let query = vector(query);
+        let mut request = request(&query, limit);
+        if filtered {
+            request.filter = Some(Filter::parse(&json!({ "even": true }), "filter").unwrap());
+        }
+        let hits = store.collection("c").unwrap().search(&request).unwrap();
+        let scorer = Scorer::new(&query, metric);
+        let mut all: Vec<(f32, &str)> = vectors
+            .iter()
+            .enumerate()
+            .filter(|(n, _)| !filtered || n % 2 == 0)
+            .map(|(_, (id, v))| (scorer.score(v, crate::store::kernel::inverse_norm(v)), id.as_str()))
+            .collect();
+        all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+        all.truncate(limit);
+        let found: Vec<_> = hits.iter().map(|h| (h.score, h.id.as_str())).collect();
+        prop_assert_eq!(found, all);
+    }
+}
+
+#[test]
+fn searches_beside_writes_never_show_a_vector_twice_or_torn() {
+    let store = std::sync::Arc::new(store(
+        Metric::DotProduct,
+        &(0..200)
+            .map(|n| (format!("v{n}"), vec![1.0; 64]))
+            .collect::<Vec<_>>(),
+    ));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let c = store.collection("c").unwrap();
+            let mut version = 1_000;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                version += 1;
+                let id = format!("v{}", version % 200);
+                c.delete(version, 0, &id);
+                let value = (version % 7) as f32;
+                c.put(
+                    version + 1,
+                    0,
+                    &id,
+                    &[value; 64],
+                    &Bytes::from_static(b"{}"),
+                );
+                version += 1;
+            }
+        });
+        for _ in 0..200 {
+            let mut request = request(&[1.0; 64], 50);
+            request.with_vectors = true;
+            let hits = store.collection("c").unwrap().search(&request).unwrap();
+            let unique: HashSet<_> = hits.iter().map(|h| &h.id).collect();
+            assert_eq!(unique.len(), hits.len());
+            for hit in &hits {
+                let vector = hit.vector.as_ref().unwrap();
+                assert!(vector.iter().all(|x| x == &vector[0]), "torn: {vector:?}");
+                assert_eq!(hit.score, vector[0] * 64.0);
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}

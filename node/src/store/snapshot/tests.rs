@@ -1,1 +1,237 @@
+use proptest::prelude::*;
 
+use super::*;
+use crate::store::test_log::{Log, put};
+use crate::store::{CollectionConfig, Metric, Record};
+
+/// What may happen while a scan goes on.
+#[derive(Clone, Debug)]
+enum Op {
+    Create(u8),
+    Drop(u8),
+    Put(u8, u8, f32),
+    Delete(u8, u8),
+    /// The scan takes its next chunk.
+    Scan,
+}
+
+fn any_op() -> impl Strategy<Value = Op> {
+    let name = 0..3u8;
+    let id = 0..12u8;
+    prop_oneof![
+        2 => name.clone().prop_map(Op::Create),
+        1 => name.clone().prop_map(Op::Drop),
+        12 => (name.clone(), id.clone(), -5.0f32..5.0).prop_map(|(n, i, v)| Op::Put(n, i, v)),
+        4 => (name, id).prop_map(|(n, i)| Op::Delete(n, i)),
+        3 => Just(Op::Scan),
+    ]
+}
+
+/// The record that an operation means, if it can be written now.
+fn record(store: &Store, op: &Op) -> Option<Record> {
+    let name = |n: &u8| format!("c{n}");
+    let incarnation = |n: &u8| store.collection(&name(n)).map(|c| c.incarnation());
+    match op {
+        Op::Create(n) if incarnation(n).is_none() => Some(Record::CreateCollection {
+            name: name(n),
+            config: CollectionConfig::new(3, Metric::Cosine),
+            created_ms: 5,
+        }),
+        Op::Drop(n) => incarnation(n).map(|incarnation| Record::DropCollection { incarnation }),
+        Op::Put(n, id, value) => incarnation(n).map(|i| put(i, &format!("v{id}"), *value)),
+        Op::Delete(n, id) => incarnation(n).map(|incarnation| Record::Delete {
+            incarnation,
+            id: format!("v{id}"),
+        }),
+        Op::Create(_) | Op::Scan => None,
+    }
+}
+
+/// Name, incarnation, times and all vectors of every collection.
+fn content(store: &Store) -> Vec<String> {
+    let mut out = Vec::new();
+    for info in store.collections() {
+        let records = store.collection(&info.name).unwrap().list(1_000, 0).records;
+        out.push(format!("{info:?} {records:?}"));
+    }
+    out
+}
+
+fn load(header: SnapshotHeader, chunks: &[Bytes], trailer: &SnapshotTrailer) -> Store {
+    let mut loader = SnapshotLoader::new(header);
+    for chunk in chunks {
+        loader.load(chunk).unwrap();
+    }
+    loader.finish(trailer).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn a_scan_among_writes_and_the_log_behind_its_start_give_exactly_the_store(
+        before in proptest::collection::vec(any_op(), 0..40),
+        during in proptest::collection::vec(any_op(), 0..60),
+        after in proptest::collection::vec(any_op(), 0..10),
+        chunk_bytes in 40usize..400,
+    ) {
+        let store = Arc::new(Store::new());
+        let mut log = Log::new();
+        let write = |log: &mut Log, op: &Op| {
+            if let Some(record) = record(&store, op) {
+                let batch = log.write(1, vec![record]);
+                store.apply_batch(&batch).unwrap();
+            }
+        };
+        for op in &before {
+            write(&mut log, op);
+        }
+        let mut scan = store.scan();
+        scan.chunk_bytes = chunk_bytes;
+        let mut chunks = Vec::new();
+        for op in &during {
+            match op {
+                Op::Scan => chunks.extend(scan.next()),
+                op => write(&mut log, op),
+            }
+        }
+        for chunk in scan.by_ref() {
+            chunks.push(chunk);
+        }
+        let (header, trailer) = (scan.header().clone(), scan.trailer().unwrap());
+        for op in &after {
+            write(&mut log, op);
+        }
+
+        let loaded = load(header.clone(), &chunks, &trailer);
+        prop_assert_eq!(loaded.applied_end(), header.start);
+        for batch in &log.batches {
+            if batch.first_offset() > header.start.position.offset {
+                loaded.apply_batch(batch).unwrap();
+            }
+            if batch.last_offset() == trailer.exact_from {
+                // Exact from here on, and not only at the end.
+                let mut same = Log::new();
+                same.batches = log.batches[..batch.last_offset() as usize].to_vec();
+                prop_assert_eq!(content(&loaded), content(&same.store()));
+            }
+        }
+        prop_assert_eq!(loaded.digest(), store.digest());
+        prop_assert_eq!(loaded.recompute_digest(), store.digest().1);
+        prop_assert_eq!(content(&loaded), content(&store));
+        prop_assert_eq!(loaded.history(), store.history());
+    }
+}
+
+fn sample() -> (SnapshotHeader, Vec<Bytes>, SnapshotTrailer) {
+    let mut log = Log::new();
+    let incarnation = log.create("docs", 3);
+    log.write(
+        1,
+        (0..5)
+            .map(|n| put(incarnation, &format!("v{n}"), n as f32))
+            .collect(),
+    );
+    let store = Arc::new(log.store());
+    let mut scan = store.scan();
+    scan.chunk_bytes = 100;
+    let chunks: Vec<Bytes> = scan.by_ref().collect();
+    (scan.header().clone(), chunks, scan.trailer().unwrap())
+}
+
+#[test]
+fn every_flipped_bit_and_every_truncation_of_a_chunk_is_refused() {
+    let (header, chunks, _) = sample();
+    assert!(chunks.len() > 2);
+    let chunk = &chunks[0];
+    for at in 0..chunk.len() {
+        assert!(
+            SnapshotLoader::new(header.clone())
+                .load(&chunk[..at])
+                .is_err(),
+            "cut at {at}"
+        );
+        let mut bad = chunk.to_vec();
+        bad[at] ^= 1 << (at % 8);
+        assert!(
+            SnapshotLoader::new(header.clone()).load(&bad).is_err(),
+            "bit in {at}"
+        );
+    }
+}
+
+#[test]
+fn chunks_out_of_order_missing_or_twice_are_refused() {
+    let (header, chunks, trailer) = sample();
+    let mut loader = SnapshotLoader::new(header.clone());
+    assert!(loader.load(&chunks[1]).is_err());
+    let mut loader = SnapshotLoader::new(header.clone());
+    loader.load(&chunks[0]).unwrap();
+    assert!(loader.load(&chunks[0]).is_err());
+    let mut loader = SnapshotLoader::new(header.clone());
+    loader.load(&chunks[0]).unwrap();
+    let refused = loader.finish(&trailer).err().unwrap().to_string();
+    assert!(refused.contains("chunks"), "{refused}");
+    let finish = |trailer: SnapshotTrailer| {
+        let mut loader = SnapshotLoader::new(header.clone());
+        for chunk in &chunks {
+            loader.load(chunk).unwrap();
+        }
+        loader.finish(&trailer)
+    };
+    assert!(
+        finish(SnapshotTrailer {
+            crc32: trailer.crc32 ^ 1,
+            ..trailer
+        })
+        .is_err()
+    );
+    assert!(
+        finish(SnapshotTrailer {
+            bytes: trailer.bytes + 1,
+            ..trailer
+        })
+        .is_err()
+    );
+    assert!(
+        finish(SnapshotTrailer {
+            exact_from: 1,
+            ..trailer
+        })
+        .is_err()
+    );
+    assert!(finish(trailer).is_ok());
+}
+
+#[test]
+fn an_empty_store_gives_a_snapshot_without_chunks() {
+    let store = Arc::new(Store::new());
+    let mut scan = store.scan();
+    assert_eq!(scan.trailer(), Err(SnapshotError::Unfinished));
+    assert!(scan.next().is_none() && scan.next().is_none());
+    let trailer = scan.trailer().unwrap();
+    assert_eq!((trailer.chunks, trailer.exact_from), (0, 0));
+    let loaded = load(scan.header().clone(), &[], &trailer);
+    assert_eq!(loaded.digest(), store.digest());
+}
+
+#[test]
+fn chunks_stay_near_their_size_while_vectors_are_large() {
+    let mut log = Log::new();
+    let incarnation = log.create("docs", 20_000);
+    for n in 0..40 {
+        log.write(
+            1,
+            vec![Record::Put {
+                incarnation,
+                id: n.to_string(),
+                vector: vec![n as f32; 20_000],
+                payload: "{}".into(),
+            }],
+        );
+    }
+    let store = Arc::new(log.store());
+    let chunks: Vec<Bytes> = store.scan().collect();
+    assert_eq!(chunks.len(), 4);
+    assert!(chunks.iter().all(|c| c.len() <= CHUNK_BYTES));
+}
