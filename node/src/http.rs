@@ -1,1 +1,144 @@
-//! The REST API.
+//! The REST API: one table of endpoints, from which the router, the access rules, the metrics' labels and the OpenAPI
+//! document all come.
+//!
+//! On its way in a request meets `frame` (headers of every answer, metrics, panics), then its endpoint's `guard`
+//! (credential, room, size and time limits, then the role: writes on a master only, reads where there is data), then
+//! its handler. Every refusal is an [`ApiError`](vectorizer_api::error::ApiError) as JSON.
+
+mod answer;
+mod auth;
+mod body;
+mod control;
+mod data;
+mod endpoint;
+mod endpoints;
+mod forward;
+mod frame;
+mod guard;
+mod openapi;
+mod reads;
+mod ready;
+mod replication;
+mod server;
+mod system;
+#[cfg(test)]
+mod tests;
+mod writes;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use tokio::sync::Semaphore;
+
+use crate::config::Config;
+use crate::lease::Permit;
+use crate::link::{LinkStats, ReplicaTable};
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::store::embed::{Embedder, HashEmbedder};
+use crate::writer::WriterHandle;
+
+pub use ready::{Addresses, announce};
+pub use server::serve;
+
+/// What the API needs of the rest of the node.
+pub struct Parts {
+    /// Configuration.
+    pub config: Config,
+    /// Takes writes and commands, and says what this node is.
+    pub writer: WriterHandle,
+    /// When the writer's thread was last seen at work, CLOCK_BOOTTIME in ms.
+    pub pulse: Arc<AtomicU64>,
+    /// Whether a master may acknowledge writes.
+    pub permit: Permit,
+    /// Is read.
+    pub store: Arc<Store>,
+    /// The replicas, on a master.
+    pub replicas: ReplicaTable,
+    /// Counters of the links.
+    pub links: Arc<LinkStats>,
+    /// Where replication listens, if it does.
+    pub replication_address: Option<SocketAddr>,
+}
+
+/// The API of one node. Cheap to clone.
+#[derive(Clone)]
+pub struct Api(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    metrics: Metrics,
+    embedder: Arc<dyn Embedder>,
+    started: Instant,
+    stopping: AtomicBool,
+    /// Room for requests; more at once are refused.
+    room: Arc<Semaphore>,
+    /// Room for searches and embeddings, which keep a core busy each; more at once wait their turn.
+    cores: Arc<Semaphore>,
+    forwarder: reqwest::Client,
+}
+
+impl std::ops::Deref for Api {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0.parts
+    }
+}
+
+impl Api {
+    /// The API over these parts. Fails when no client for forwarded writes can be made.
+    pub fn new(parts: Parts) -> Result<Self, reqwest::Error> {
+        let forwarder = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(2))
+            .build()?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let metrics = Metrics::new(
+            parts.store.clone(),
+            parts.writer.clone(),
+            parts.replicas.clone(),
+            parts.links.clone(),
+            parts.permit.clone(),
+        );
+        Ok(Api(Arc::new(Inner {
+            metrics,
+            embedder: Arc::new(HashEmbedder),
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+            room: Arc::new(Semaphore::new(parts.config.server.max_concurrent_requests)),
+            cores: Arc::new(Semaphore::new(cores)),
+            forwarder,
+            parts,
+        })))
+    }
+
+    /// The router: every endpoint of the table, and JSON errors for everything else.
+    pub fn router(&self) -> Router {
+        let mut router = Router::new();
+        for endpoint in endpoints::all() {
+            router = router.route(endpoint.path, endpoint.guarded(self));
+        }
+        router
+            .fallback(system::no_such_endpoint)
+            .method_not_allowed_fallback(system::method_not_allowed)
+            .layer(axum::middleware::from_fn_with_state(
+                self.clone(),
+                frame::frame,
+            ))
+            .with_state(self.clone())
+    }
+
+    /// From now on `/readyz` says no, so that no new requests are sent here.
+    fn stop(&self) {
+        self.0.stopping.store(true, Ordering::Relaxed);
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.0.stopping.load(Ordering::Relaxed)
+    }
+}

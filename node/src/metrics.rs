@@ -1,1 +1,328 @@
-//! Prometheus metrics.
+//! Metrics in the OpenMetrics format. Requests are counted as they come; everything else is read at the moment of the
+//! scrape from where it is kept anyway.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+use vectorizer_api::error::ErrorCode;
+use vectorizer_api::replication::Role;
+
+use crate::lease::Permit;
+use crate::link::{LinkStats, ReplicaTable};
+use crate::store::Store;
+use crate::writer::WriterHandle;
+
+/// Upper bounds of the buckets of request times, in seconds.
+const BUCKETS: [f64; 12] = [
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
+];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    endpoint: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refused {
+    error_type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct At {
+    endpoint: &'static str,
+}
+
+/// All metrics of a node.
+pub struct Metrics {
+    registry: Registry,
+    answered: Family<Answered, Counter>,
+    refused: Family<Refused, Counter>,
+    seconds: Family<At, Histogram, fn() -> Histogram>,
+    running: Gauge,
+}
+
+/// Counts a request as running until it is dropped.
+pub struct Running(Gauge);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Metrics {
+    /// Metrics that read from these parts.
+    pub fn new(
+        store: Arc<Store>,
+        writer: WriterHandle,
+        replicas: ReplicaTable,
+        links: Arc<LinkStats>,
+        permit: Permit,
+    ) -> Self {
+        let mut registry = Registry::with_prefix("vectorizer");
+        let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+        registry.register("build", "Version of the program", Info::new(version));
+        let answered = Family::default();
+        registry.register("http_requests", "Requests answered", answered.clone());
+        let refused = Family::default();
+        registry.register(
+            "http_refusals",
+            "Requests refused, by type of error",
+            refused.clone(),
+        );
+        let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
+        let seconds = Family::new_with_constructor(histogram);
+        registry.register(
+            "http_request_seconds",
+            "Time until the head of the answer",
+            seconds.clone(),
+        );
+        let running = Gauge::<i64, AtomicI64>::default();
+        registry.register(
+            "http_requests_running",
+            "Requests being worked on",
+            running.clone(),
+        );
+        registry.register_collector(Box::new(Sources {
+            store,
+            writer,
+            replicas,
+            links,
+            permit,
+        }));
+        Metrics {
+            registry,
+            answered,
+            refused,
+            seconds,
+            running,
+        }
+    }
+
+    /// A request has come.
+    pub fn request_begun(&self) -> Running {
+        self.running.inc();
+        Running(self.running.clone())
+    }
+
+    /// A request has been answered. `endpoint` is the path of the table, not that of the request.
+    pub fn request_ended(
+        &self,
+        endpoint: &'static str,
+        status: u16,
+        error: Option<ErrorCode>,
+        took: Duration,
+    ) {
+        self.answered
+            .get_or_create(&Answered { endpoint, status })
+            .inc();
+        self.seconds
+            .get_or_create(&At { endpoint })
+            .observe(took.as_secs_f64());
+        if let Some(error) = error {
+            let error_type = error.as_str();
+            self.refused.get_or_create(&Refused { error_type }).inc();
+        }
+    }
+
+    /// All of them as text.
+    pub fn render(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// Where values are read at the moment of a scrape.
+struct Sources {
+    store: Arc<Store>,
+    writer: WriterHandle,
+    replicas: ReplicaTable,
+    links: Arc<LinkStats>,
+    permit: Permit,
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sources")
+    }
+}
+
+impl Collector for Sources {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let mut out = Out(&mut encoder);
+        self.of_node(&mut out)?;
+        self.of_links(&mut out)
+    }
+}
+
+impl Sources {
+    fn of_node(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let state = self.writer.state().borrow().clone();
+        let progress = *self.writer.progress().borrow();
+        let is_master = state.role == Role::Master;
+        out.gauge("is_master", "1 on the master", u64::from(is_master))?;
+        out.gauge(
+            "writable",
+            "1 where writes may be acknowledged",
+            u64::from(is_master && !state.handing_over && self.permit.holds()),
+        )?;
+        out.gauge(
+            "has_data",
+            "1 where the data is complete",
+            u64::from(state.has_data),
+        )?;
+        out.gauge(
+            "fault",
+            "1 where an operation could not be applied",
+            u64::from(state.fault.is_some()),
+        )?;
+        out.gauge(
+            "promised_epoch",
+            "Nothing below this epoch is accepted",
+            state.promised,
+        )?;
+        out.gauge(
+            "position_epoch",
+            "Epoch of the last operation",
+            progress.end.position.epoch,
+        )?;
+        out.gauge(
+            "log_end_offset",
+            "Offset of the last operation in the log",
+            progress.end.position.offset,
+        )?;
+        out.gauge(
+            "durable_offset",
+            "Offset of the last operation on disk",
+            progress.durable,
+        )?;
+        out.gauge(
+            "applied_offset",
+            "Offset of the last operation applied",
+            progress.applied.offset,
+        )?;
+        let collections = self.store.collections();
+        out.gauge("collections", "Collections", collections.len() as u64)?;
+        out.gauge(
+            "vectors",
+            "Vectors in all collections",
+            collections.iter().map(|c| c.count).sum(),
+        )?;
+        out.gauge(
+            "store_bytes",
+            "Memory of vectors, payloads and ids",
+            self.store.bytes(),
+        )
+    }
+
+    fn of_links(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let replicas = self.replicas.list();
+        let connected = || replicas.iter().filter(|replica| replica.connected);
+        out.gauge(
+            "replicas_connected",
+            "Replicas with a live session",
+            connected().count() as u64,
+        )?;
+        out.gauge(
+            "replica_lag_operations_max",
+            "Operations that the slowest connected replica lacks",
+            connected()
+                .map(|replica| replica.lag_operations)
+                .max()
+                .unwrap_or(0),
+        )?;
+        out.gauge(
+            "replica_lag_milliseconds_max",
+            "Age of the oldest operation that a connected replica lacks",
+            connected().map(|replica| replica.lag_ms).max().unwrap_or(0),
+        )?;
+        let links = &self.links;
+        let read = |counter: &AtomicU64| counter.load(Relaxed);
+        out.gauge(
+            "link_connected",
+            "1 on a replica with a live session",
+            u64::from(links.is_connected()),
+        )?;
+        out.gauge(
+            "link_last_sync_seconds",
+            "Unix time of the last sync",
+            read(&links.last_sync),
+        )?;
+        out.gauge(
+            "snapshot_bytes",
+            "Size of the last snapshot sent or received",
+            read(&links.snapshot_size),
+        )?;
+        out.counter(
+            "link_sent_bytes",
+            "Bytes sent on replication links",
+            read(&links.bytes_sent),
+        )?;
+        out.counter(
+            "link_received_bytes",
+            "Bytes received on replication links",
+            read(&links.bytes_received),
+        )?;
+        out.counter(
+            "full_syncs",
+            "Full syncs sent or received",
+            read(&links.full_syncs),
+        )?;
+        out.counter(
+            "partial_syncs",
+            "Partial syncs sent or received",
+            read(&links.partial_syncs),
+        )?;
+        out.counter(
+            "link_connects",
+            "Attempts of this replica to connect",
+            read(&links.connects),
+        )?;
+        out.counter(
+            "link_refused",
+            "Connections cut off for what they sent",
+            read(&links.refused),
+        )?;
+        out.counter(
+            "digest_mismatches",
+            "Digests that differed at the same position",
+            read(&links.digest_mismatches),
+        )
+    }
+}
+
+struct Out<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+
+impl Out<'_, '_> {
+    fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.put(name, help, &ConstGauge::new(value))
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.put(name, help, &ConstCounter::new(value))
+    }
+
+    fn put<M: EncodeMetric + prometheus_client::metrics::TypedMetric>(
+        &mut self,
+        name: &str,
+        help: &str,
+        metric: &M,
+    ) -> fmt::Result {
+        let encoder = self.0.encode_descriptor(name, help, None, M::TYPE)?;
+        metric.encode(encoder)
+    }
+}

@@ -1,0 +1,88 @@
+//! Who may do what: an admin key, a read key, a control token. Without keys, data is open to everybody; `/control` never
+//! is.
+
+use axum::http::{HeaderMap, header};
+use vectorizer_api::error::{ApiError, ErrorCode};
+
+use crate::config::Server;
+
+/// What an endpoint asks of a caller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Access {
+    /// Nothing: health, probes, metrics, the document.
+    Open,
+    /// The read key or the admin key.
+    Read,
+    /// The same, or the control token: how replication is doing.
+    Watch,
+    /// The admin key.
+    Admin,
+    /// The control token.
+    Control,
+}
+
+/// Checks the credential in `Authorization: Bearer` or `X-API-Key`.
+pub(super) fn check(server: &Server, access: Access, headers: &HeaderMap) -> Result<(), ApiError> {
+    let given = credential(headers);
+    let is = |known: &Option<crate::config::Credential>| {
+        known
+            .as_ref()
+            .zip(given)
+            .is_some_and(|(known, given)| known.matches(given))
+    };
+    match access {
+        Access::Open => return Ok(()),
+        Access::Control if server.control_token.is_none() => {
+            return Err(ApiError::new(
+                ErrorCode::Forbidden,
+                "this node has no control token, so that /control is closed: set server.control_token_file",
+            ));
+        }
+        Access::Read | Access::Watch | Access::Admin if server.admin_key.is_none() => return Ok(()),
+        Access::Control | Access::Read | Access::Watch | Access::Admin => {}
+    }
+    if given.is_none() {
+        return Err(ApiError::new(
+            ErrorCode::Unauthenticated,
+            "this needs a credential: send `Authorization: Bearer <key>` or `X-API-Key: <key>`",
+        ));
+    }
+    // Every credential is compared, whatever the first comparisons say.
+    let (admin, read, control) = (
+        is(&server.admin_key),
+        is(&server.read_key),
+        is(&server.control_token),
+    );
+    let (allowed, needed) = match access {
+        Access::Open => (true, ""),
+        Access::Read => (admin || read, "the read key or the admin key"),
+        Access::Watch => (admin || read || control, "the read key or the admin key"),
+        Access::Admin => (admin, "the admin key"),
+        Access::Control => (control, "the control token"),
+    };
+    if allowed {
+        Ok(())
+    } else if admin || read || control {
+        Err(ApiError::new(
+            ErrorCode::Forbidden,
+            format!("this credential does not allow it: this needs {needed}"),
+        ))
+    } else {
+        Err(ApiError::new(
+            ErrorCode::Unauthenticated,
+            format!("this credential is not known here: this needs {needed}"),
+        ))
+    }
+}
+
+fn credential(headers: &HeaderMap) -> Option<&[u8]> {
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        let (scheme, token) = value.as_bytes().split_at_checked(7)?;
+        return scheme
+            .eq_ignore_ascii_case(b"Bearer ")
+            .then(|| token.trim_ascii());
+    }
+    headers
+        .get("x-api-key")
+        .map(|value| value.as_bytes().trim_ascii())
+}

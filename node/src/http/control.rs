@@ -1,0 +1,98 @@
+//! The endpoints under `/control`: the operator's commands. They reach the writer as they are; what is allowed is
+//! decided there.
+
+use axum::Json;
+use axum::extract::State as From;
+use vectorizer_api::control::{Fence, Follow, Handover, Initialize, Promote, State};
+use vectorizer_api::replication::Role;
+use vectorizer_replication::command::Command;
+
+use super::Api;
+use super::answer::Refusal;
+use super::body::Input;
+use crate::config::Address;
+
+type Answer = Result<Json<State>, Refusal>;
+
+/// `GET /control/state`.
+pub(super) async fn state(From(api): From<Api>) -> Json<State> {
+    let now = api.writer.state().borrow().clone();
+    let progress = *api.writer.progress().borrow();
+    let is_master = now.role == Role::Master;
+    Json(State {
+        node: api.config.node.name.clone(),
+        node_id: now.node_id,
+        boot_id: now.boot_id,
+        cluster: now.cluster,
+        role: now.role,
+        master_epoch: now.master_epoch,
+        promised_epoch: now.promised,
+        writable: is_master && !now.handing_over && api.permit.holds(),
+        position: progress.end.position,
+        durable: progress.durable,
+        chain: progress.end.chain,
+        history: now.history,
+        has_data: now.has_data,
+        master_address: now.master_address,
+        connected: is_master || api.links.is_connected(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+/// `POST /control/initialize`.
+pub(super) async fn initialize(From(api): From<Api>, Input(wish): Input<Initialize>) -> Answer {
+    let Initialize { cluster, epoch } = wish;
+    command(api, Command::Initialize { cluster, epoch }).await
+}
+
+/// `POST /control/fence`.
+pub(super) async fn fence(From(api): From<Api>, Input(wish): Input<Fence>) -> Answer {
+    let Fence { cluster, epoch } = wish;
+    command(api, Command::Fence { cluster, epoch }).await
+}
+
+/// `POST /control/handover`: answers when the target holds everything.
+pub(super) async fn handover(From(api): From<Api>, Input(wish): Input<Handover>) -> Answer {
+    tracing::info!(command = ?wish, "role command");
+    api.writer.handover(wish, api.replicas.clone()).await?;
+    Ok(state(From(api)).await)
+}
+
+/// `POST /control/promote`.
+pub(super) async fn promote(From(api): From<Api>, Input(wish): Input<Promote>) -> Answer {
+    let Promote { cluster, epoch, at } = wish;
+    command(api, Command::Promote { cluster, epoch, at }).await
+}
+
+/// `POST /control/follow`.
+pub(super) async fn follow(From(api): From<Api>, Input(wish): Input<Follow>) -> Answer {
+    let Follow {
+        cluster,
+        epoch,
+        master_address,
+        master_url,
+    } = wish;
+    if let Err(error) = master_address.parse::<Address>() {
+        return Err(Refusal::invalid("masterAddress", error));
+    }
+    let address = master_url
+        .strip_prefix("http://")
+        .and_then(|rest| rest.trim_end_matches('/').parse::<Address>().ok());
+    let Some(address) = address else {
+        let message = format!("`{master_url}` is not allowed: expected http://<host>:<port>");
+        return Err(Refusal::invalid("masterUrl", message));
+    };
+    let follow = Command::Follow {
+        cluster,
+        epoch,
+        master_address,
+        master_url: Some(format!("http://{address}")),
+    };
+    command(api, follow).await
+}
+
+async fn command(api: Api, command: Command) -> Answer {
+    tracing::info!(?command, "role command");
+    api.writer.command(command).await?;
+    Ok(state(From(api)).await)
+}

@@ -1,0 +1,184 @@
+//! Collections: created, described, listed, dropped.
+
+use axum::Json;
+use axum::extract::State;
+use jiff::Timestamp;
+use vectorizer_api::data::{
+    Collection, CollectionCreated, CollectionDeleted, Collections, CreateCollection,
+    IndexingStatus, Metric, Normalization, Quantization, Size,
+};
+use vectorizer_api::error::{ApiError, ErrorCode};
+
+use super::find;
+use crate::http::Api;
+use crate::http::answer::{Refusal, Written};
+use crate::http::body::{At, Input};
+use crate::http::writes::carry_out;
+use crate::store::{self, CollectionConfig, CollectionInfo};
+use crate::writer::WriteRequest;
+
+/// `POST /collections`.
+pub(in crate::http) async fn create_collection(
+    State(api): State<Api>,
+    Input(wish): Input<CreateCollection>,
+) -> Result<Written<CollectionCreated>, Refusal> {
+    let metric = match (wish.metric, wish.similarity_metric) {
+        (Some(one), Some(other)) if one != other => {
+            return Err(Refusal::invalid(
+                "similarity_metric",
+                "contradicts `metric`: send one of the two",
+            ));
+        }
+        (one, other) => one.or(other).unwrap_or_default(),
+    };
+    let config = CollectionConfig {
+        dimension: wish.dimension,
+        metric: stored(metric),
+        description: wish.description.filter(|text| !text.is_empty()),
+    };
+    store::validate_name(&wish.name).map_err(|error| Refusal::invalid("name", error))?;
+    config.validate().map_err(|error| {
+        let path = match error {
+            store::ConfigError::Description(_) => "description",
+            store::ConfigError::Dimension(_)
+            | store::ConfigError::Metric(_)
+            | store::ConfigError::Name(_)
+            | store::ConfigError::Id(_) => "dimension",
+        };
+        Refusal::invalid(path, error)
+    })?;
+    let name = wish.name;
+    let request = WriteRequest::CreateCollection {
+        name: name.clone(),
+        config,
+    };
+    let reply = carry_out(&api, request).await?;
+    let info = find(&api, &name)
+        .map(|collection| describe(&api, &collection.info()))
+        .map_err(|_| ApiError::new(ErrorCode::Conflict, "created, and dropped again since"))?;
+    // Each of the two public clients is recognized by the key that it uses.
+    let plain = wish.similarity_metric.is_some();
+    Ok(Written {
+        position: reply.position,
+        body: CollectionCreated {
+            message: (!plain).then(|| format!("Collection '{name}' created successfully")),
+            collection: (!plain).then_some(name),
+            info,
+        },
+    })
+}
+
+/// `GET /collections`.
+pub(in crate::http) async fn list_collections(State(api): State<Api>) -> Json<Collections> {
+    let collections = api.store.collections();
+    Json(Collections {
+        collections: collections
+            .iter()
+            .map(|info| describe(&api, info))
+            .collect(),
+    })
+}
+
+/// `GET /collections/{name}`.
+pub(in crate::http) async fn get_collection(
+    State(api): State<Api>,
+    At(name): At<String>,
+) -> Result<Json<Collection>, Refusal> {
+    let collection = find(&api, &name)?;
+    Ok(Json(describe(&api, &collection.info())))
+}
+
+/// `DELETE /collections/{name}`.
+pub(in crate::http) async fn delete_collection(
+    State(api): State<Api>,
+    At(name): At<String>,
+) -> Result<Written<CollectionDeleted>, Refusal> {
+    let request = WriteRequest::DropCollection { name: name.clone() };
+    let reply = carry_out(&api, request).await?;
+    Ok(Written {
+        position: reply.position,
+        body: CollectionDeleted {
+            message: format!("Collection '{name}' deleted successfully"),
+            collection: name,
+        },
+    })
+}
+
+fn describe(api: &Api, info: &CollectionInfo) -> Collection {
+    let count = usize::try_from(info.count).unwrap_or(usize::MAX);
+    let updated_at = time(info.updated_ms);
+    let numbers = info.count * info.config.dimension as u64 * 4;
+    Collection {
+        name: info.name.clone(),
+        dimension: info.config.dimension,
+        metric: shown(info.config.metric),
+        vector_count: count,
+        document_count: count,
+        status: "ready".to_owned(),
+        created_at: time(info.created_ms),
+        updated_at: updated_at.clone(),
+        embedding_provider: api.0.embedder.name().to_owned(),
+        indexing_status: IndexingStatus {
+            status: "completed".to_owned(),
+            progress: 1.0,
+            total_documents: count,
+            processed_documents: count,
+            vector_count: count,
+            last_updated: updated_at,
+        },
+        normalization: Normalization {
+            enabled: info.config.metric == store::Metric::Cosine,
+        },
+        quantization: Quantization {
+            enabled: false,
+            kind: "none".to_owned(),
+            bits: 32,
+        },
+        size: Size {
+            total: readable(info.bytes),
+            total_bytes: info.bytes,
+            index_bytes: numbers.min(info.bytes),
+            payload_bytes: info.bytes.saturating_sub(numbers),
+        },
+    }
+}
+
+fn stored(metric: Metric) -> store::Metric {
+    match metric {
+        Metric::Cosine => store::Metric::Cosine,
+        Metric::Euclidean => store::Metric::Euclidean,
+        Metric::DotProduct => store::Metric::DotProduct,
+    }
+}
+
+fn shown(metric: store::Metric) -> Metric {
+    match metric {
+        store::Metric::Cosine => Metric::Cosine,
+        store::Metric::Euclidean => Metric::Euclidean,
+        store::Metric::DotProduct => Metric::DotProduct,
+    }
+}
+
+/// Unix time in ms as RFC 3339.
+fn time(ms: u64) -> String {
+    i64::try_from(ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        .unwrap_or_default()
+        .to_string()
+}
+
+fn readable(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut size = bytes as f64;
+    let mut unit = 0;
+    while size >= 1024.0 && unit + 1 < UNITS.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 {
+        format!("{bytes} B")
+    } else {
+        format!("{size:.1} {}", UNITS[unit])
+    }
+}

@@ -1,0 +1,149 @@
+//! The endpoints under `/replication` (specification, "API Endpoints").
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::json;
+use vectorizer_api::error::{ApiError, ErrorCode};
+use vectorizer_api::replication::{Configure, Configured, Replicas, Role, Stats, Status};
+
+use super::Api;
+use super::answer::Refusal;
+use super::body::Input;
+use crate::writer::NodeState;
+
+/// `GET /replication/status`.
+pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
+    let state = api.writer.state().borrow().clone();
+    let config = &api.config.replication;
+    let applied = api.store.applied();
+    let bind_address = match api.replication_address {
+        Some(bound) if config.bind_address.port == 0 => bound.to_string(),
+        Some(_) | None => config.bind_address.to_string(),
+    };
+    let mut warnings = api.config.warnings.clone();
+    warnings.extend(state.fault.clone());
+    Json(Status {
+        enabled: config.enabled,
+        role: state.role,
+        bind_address: config.enabled.then_some(bind_address),
+        connected_replicas: connected(&api, &state),
+        replication_log_size: config.log_size,
+        current_offset: applied.offset,
+        epoch: applied.epoch,
+        node_id: state.node_id,
+        connected: (state.role == Role::Replica).then(|| api.links.is_connected()),
+        master_address: state.master_address,
+        warnings,
+    })
+}
+
+fn connected(api: &Api, state: &NodeState) -> u64 {
+    match state.role {
+        Role::Master => api.replicas.connected() as u64,
+        Role::Replica | Role::Unassigned => 0,
+    }
+}
+
+/// `POST /replication/configure`.
+pub(super) async fn configure(
+    State(api): State<Api>,
+    Input(request): Input<Configure>,
+) -> Result<Json<Configured>, Refusal> {
+    if let Some(kubernetes) = &api.config.kubernetes {
+        return Err(Refusal::new(
+            ErrorCode::Conflict,
+            format!(
+                "under Kubernetes the operator decides roles: change the VectorizerCluster behind Lease {}/{} instead",
+                kubernetes.namespace, kubernetes.lease
+            ),
+        ));
+    }
+    let wish = api.config.check(&request).map_err(|error| {
+        let problems = error.problems.iter().map(ToString::to_string);
+        let problems: Vec<_> = problems.collect();
+        let path = error.problems.first().map(|first| first.place.clone());
+        ApiError::new(ErrorCode::InvalidRequest, problems.join("; "))
+            .with_details(json!({ "path": path, "problems": problems }))
+    })?;
+    let warnings = wish.overridden.clone();
+    let stored = tokio::task::spawn_blocking(move || wish.store()).await;
+    match stored {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            let message = format!("the configuration cannot be stored: {error}");
+            return Err(Refusal::new(ErrorCode::Internal, message));
+        }
+        Err(error) => return Err(Refusal::new(ErrorCode::Internal, error.to_string())),
+    }
+    tracing::info!(?request, "replication configured, from the next start on");
+    Ok(Json(Configured {
+        success: true,
+        role: capitalized(&request.role),
+        message: "Replication configured successfully. Server restart required.".to_owned(),
+        warnings,
+    }))
+}
+
+fn capitalized(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
+}
+
+/// `GET /replication/stats`.
+pub(super) async fn stats(State(api): State<Api>) -> Json<Stats> {
+    let state = api.writer.state().borrow().clone();
+    let offset = api.store.applied().offset;
+    let links = &api.links;
+    let pending = match state.role {
+        Role::Master => {
+            let replicas = api.replicas.list();
+            let connected = replicas.iter().filter(|replica| replica.connected);
+            connected.map(|replica| replica.lag_operations).max()
+        }
+        Role::Replica => Some(links.master_offset.load(Relaxed).saturating_sub(offset)),
+        Role::Unassigned => None,
+    };
+    Json(Stats {
+        role: state.role,
+        bytes_sent: links.bytes_sent.load(Relaxed),
+        bytes_received: links.bytes_received.load(Relaxed),
+        last_sync: links.last_sync.load(Relaxed),
+        operations_pending: pending.unwrap_or(0),
+        snapshot_size: links.snapshot_size.load(Relaxed),
+        connected_replicas: connected(&api, &state),
+        current_offset: offset,
+        replication_log_size: api.config.replication.log_size,
+        full_syncs: links.full_syncs.load(Relaxed),
+        partial_syncs: links.partial_syncs.load(Relaxed),
+    })
+}
+
+/// `GET /replication/replicas`.
+pub(super) async fn replicas(State(api): State<Api>) -> Result<Json<Replicas>, Refusal> {
+    let state = api.writer.state().borrow().clone();
+    match state.role {
+        Role::Master => {
+            let replicas = api.replicas.list();
+            let count = replicas.len();
+            Ok(Json(Replicas { replicas, count }))
+        }
+        Role::Replica | Role::Unassigned => {
+            let (what, address) = match &state.master_address {
+                Some(address) => ("a replica", address.as_str()),
+                None => ("not the master", "unknown"),
+            };
+            let details = json!({ "master": state.master_address, "master_url": state.master_url });
+            let error = ApiError::new(
+                ErrorCode::InvalidRequest,
+                format!(
+                    "this node is {what}: only the master lists replicas, ask the master at {address}"
+                ),
+            );
+            Err(error.with_details(details).into())
+        }
+    }
+}

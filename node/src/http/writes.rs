@@ -1,0 +1,199 @@
+//! Writes: carried out by the master, refused by a replica, held while another node takes over and forwarded to it
+//! afterwards, so that a planned switchover costs its clients a pause and no errors.
+
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
+use serde_json::json;
+use vectorizer_api::FORWARDED_HEADER;
+use vectorizer_api::error::{ApiError, ErrorCode};
+use vectorizer_api::replication::Role;
+
+use super::Api;
+use super::answer::{Held, Refusal, refuse};
+use super::forward::{Forwarded, forward};
+use crate::writer::{NodeState, WriteReply, WriteRequest};
+
+/// A write is held no longer than this.
+const LONGEST_HOLD: Duration = Duration::from_secs(30);
+/// For so long after a handover, a former master forwards the writes that still reach it.
+const FORWARD_FOR: Duration = Duration::from_secs(30);
+/// A held write looks at the state at least so often, even when nothing is published.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Where a write goes.
+#[derive(Clone, Debug, PartialEq)]
+enum Way {
+    /// To the handler.
+    Here,
+    /// Nowhere yet: a handover is under way.
+    Wait,
+    /// To the new master's REST API.
+    There(String),
+    /// Back to the client.
+    Back(ApiError),
+}
+
+fn way(state: &NodeState, forwarded: bool) -> Way {
+    let late = state
+        .handed_over_at
+        .is_some_and(|at| at.elapsed() < FORWARD_FOR);
+    match (state.role, &state.master_url) {
+        (Role::Master, _) if state.handing_over => Way::Wait,
+        (Role::Master, _) => Way::Here,
+        // Handed over, and not yet told whom to follow.
+        (Role::Unassigned, _) if late => Way::Wait,
+        (Role::Unassigned, _) => Way::Back(ApiError::new(
+            ErrorCode::Fenced,
+            "this node has no role at the moment and accepts no writes; send the request again",
+        )),
+        (Role::Replica, Some(url)) if late && !forwarded => Way::There(url.clone()),
+        (Role::Replica, _) => Way::Back(not_master(state)),
+    }
+}
+
+fn not_master(state: &NodeState) -> ApiError {
+    let address = state.master_address.as_deref().unwrap_or("unknown");
+    let place = state.master_url.as_deref().unwrap_or(address);
+    ApiError::new(
+        ErrorCode::NotMaster,
+        format!("this node is a replica and read-only: send writes to the master at {place}"),
+    )
+    .with_details(json!({ "master": state.master_address, "master_url": state.master_url }))
+}
+
+/// Takes a write to where it can be carried out, and answers it.
+pub(super) async fn admit(api: &Api, parts: Parts, bytes: Bytes, next: Next) -> Response {
+    let deadline = Instant::now() + LONGEST_HOLD;
+    let forwarded = parts.headers.contains_key(FORWARDED_HEADER);
+    let mut states = api.writer.state();
+    loop {
+        let state = states.borrow_and_update().clone();
+        match way(&state, forwarded) {
+            Way::Here => {
+                let request = Request::from_parts(parts.clone(), Body::from(bytes.clone()));
+                let answer = next.clone().run(request).await;
+                if answer.extensions().get::<Held>().is_none() {
+                    return answer;
+                }
+            }
+            Way::Wait => {}
+            Way::There(url) => match forward(api, &url, &parts, bytes.clone()).await {
+                Forwarded::Answered(answer) => return answer,
+                Forwarded::NotSent => {}
+            },
+            Way::Back(error) => return refuse(&error),
+        }
+        if Instant::now() >= deadline {
+            return refuse(&ApiError::new(
+                ErrorCode::Fenced,
+                format!(
+                    "another node was about to take over as master, and did not within {} s; nothing was written, send the request again",
+                    LONGEST_HOLD.as_secs()
+                ),
+            ));
+        }
+        // Only the deadline ends the wait: a writer that has gone is met by the handler.
+        let _ = tokio::time::timeout(LOOK_EVERY, states.changed()).await;
+    }
+}
+
+/// Gives a write to the writer and waits for its confirmation.
+pub(super) async fn carry_out(api: &Api, request: WriteRequest) -> Result<WriteReply, Refusal> {
+    let time = api.config.server.request_timeout;
+    match tokio::time::timeout(time, api.writer.write(request)).await {
+        Ok(outcome) => Ok(outcome?),
+        Err(_) => Err(Refusal::new(
+            ErrorCode::OutcomeUnknown,
+            format!(
+                "the write was not confirmed within {} s: it may or may not survive, read it back",
+                time.as_secs()
+            ),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+    use vectorizer_replication::position::History;
+
+    use super::*;
+
+    fn state(role: Role) -> NodeState {
+        NodeState {
+            node_id: Uuid::nil(),
+            boot_id: Uuid::nil(),
+            cluster: None,
+            role,
+            master_epoch: 0,
+            promised: 0,
+            master_address: Some("10.0.0.1:7001".to_owned()),
+            master_url: Some("http://10.0.0.1:15002".to_owned()),
+            history: History::default(),
+            has_data: true,
+            syncing: false,
+            handing_over: false,
+            handed_over_at: None,
+            fault: None,
+        }
+    }
+
+    fn handed_over(role: Role, seconds_ago: u64) -> NodeState {
+        NodeState {
+            handed_over_at: Instant::now().checked_sub(Duration::from_secs(seconds_ago)),
+            ..state(role)
+        }
+    }
+
+    #[test]
+    fn a_master_writes_and_holds_writes_while_it_hands_over() {
+        assert_eq!(way(&state(Role::Master), false), Way::Here);
+        let handing_over = NodeState {
+            handing_over: true,
+            ..state(Role::Master)
+        };
+        assert_eq!(way(&handing_over, false), Way::Wait);
+        assert_eq!(
+            way(&handed_over(Role::Master, 1), false),
+            Way::Here,
+            "master again"
+        );
+    }
+
+    #[test]
+    fn a_former_master_holds_then_forwards_late_writes_and_after_a_while_names_the_new_master() {
+        assert_eq!(way(&handed_over(Role::Unassigned, 1), false), Way::Wait);
+        let url = "http://10.0.0.1:15002".to_owned();
+        assert_eq!(way(&handed_over(Role::Replica, 1), false), Way::There(url));
+        let Way::Back(error) = way(&handed_over(Role::Replica, 31), false) else {
+            panic!("still forwarded")
+        };
+        assert_eq!(error.error_type, ErrorCode::NotMaster);
+        assert_eq!(
+            error.details.unwrap()["master_url"],
+            "http://10.0.0.1:15002"
+        );
+    }
+
+    #[test]
+    fn a_forwarded_write_is_not_forwarded_again() {
+        let Way::Back(error) = way(&handed_over(Role::Replica, 1), true) else {
+            panic!("forwarded twice")
+        };
+        assert_eq!(error.error_type, ErrorCode::NotMaster);
+    }
+
+    #[test]
+    fn a_node_without_a_role_claims_nothing() {
+        let Way::Back(error) = way(&state(Role::Unassigned), false) else {
+            panic!("accepted")
+        };
+        assert_eq!(error.error_type, ErrorCode::Fenced);
+        assert!(error.error_type.has_no_side_effects());
+    }
+}
