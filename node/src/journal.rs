@@ -9,6 +9,7 @@
 //! once neither `log_size`, the last checkpoint nor a pin needs them; segments hold at most an eighth of `log_size`
 //! operations, so that the log stays close to it.
 
+mod error;
 mod reader;
 mod recover;
 mod segment;
@@ -24,8 +25,10 @@ use tokio::sync::watch;
 use vectorizer_replication::batch::Batch;
 use vectorizer_replication::position::LogEnd;
 
+pub use error::JournalError;
 pub use reader::{LogReader, Pin, ReadError};
 
+use error::{discontinuity, io_error};
 use reader::{Published, Shared};
 use recover::{Recovered, end_of, recover};
 use segment::{HEADER_LEN, Header, MARK_LEN, Segment, encode_mark, file_name};
@@ -56,57 +59,6 @@ impl JournalOptions {
     fn segment_operations(&self) -> u64 {
         (self.log_size / 8).max(1)
     }
-}
-
-/// What went wrong with the log. After [`Self::Io`] and [`Self::Poisoned`] the process must end.
-#[derive(Debug, thiserror::Error)]
-pub enum JournalError {
-    /// The system refused.
-    #[error("{action} {}: {source}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A file is damaged where a crash cannot have damaged it.
-    #[error("{} is damaged at byte {byte}: {what}", path.display())]
-    Corrupt {
-        /// The file.
-        path: PathBuf,
-        /// Where in it.
-        byte: u64,
-        /// What is wrong there.
-        what: String,
-    },
-    /// The batch does not continue the log.
-    #[error("a batch does not continue the log: its {field} is {found}, expected {expected}")]
-    Discontinuous {
-        /// Which part of it.
-        field: &'static str,
-        /// The log's.
-        expected: String,
-        /// The batch's.
-        found: String,
-    },
-    /// No batch ends at the offset asked for.
-    #[error("offset {offset} is not the end of a batch within {first}..={end}")]
-    NotABoundary {
-        /// The offset.
-        offset: u64,
-        /// First offset of the log.
-        first: u64,
-        /// Last offset of the log.
-        end: u64,
-    },
-    /// Batches that are needed cannot be read back.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// An earlier write or fsync failed: what is on disk is not known.
-    #[error("the journal cannot go on: an earlier write or fsync failed")]
-    Poisoned,
 }
 
 /// What was appended and is not published yet.
@@ -443,34 +395,6 @@ impl Journal {
     }
 }
 
-/// Why a batch does not continue a log that ends at `end`.
-fn discontinuity(end: LogEnd, batch: &Batch) -> Option<JournalError> {
-    let wrong = |field, expected: String, found: String| {
-        Some(JournalError::Discontinuous {
-            field,
-            expected,
-            found,
-        })
-    };
-    let next = end.position.offset.saturating_add(1);
-    if batch.first_offset() != next {
-        return wrong(
-            "first offset",
-            next.to_string(),
-            batch.first_offset().to_string(),
-        );
-    }
-    if batch.chain_before() != end.chain {
-        let (expected, found) = (end.chain, batch.chain_before());
-        return wrong("chain", format!("{expected:?}"), format!("{found:?}"));
-    }
-    if batch.epoch() < end.position.epoch {
-        let expected = format!("at least {}", end.position.epoch);
-        return wrong("epoch", expected, batch.epoch().to_string());
-    }
-    None
-}
-
 /// Makes an empty segment: complete and durable before it gets its name.
 fn create_segment(dir: &Path, base: LogEnd) -> Result<(File, Header), JournalError> {
     let path = dir.join(file_name(base));
@@ -516,14 +440,6 @@ fn sync_dir(dir: &Path) -> Result<(), JournalError> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
         .map_err(|error| io_error("syncing", dir, error))
-}
-
-fn io_error(action: &'static str, path: &Path, source: io::Error) -> JournalError {
-    JournalError::Io {
-        action,
-        path: path.to_owned(),
-        source,
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Names of the moments between which a crash may fall, for the tests: they look at the directory at each of them.
 
 #[cfg(test)]
+type Watch = Box<dyn FnMut(&'static str)>;
+
+#[cfg(test)]
 thread_local! {
-    static WATCH: std::cell::RefCell<Option<Box<dyn FnMut(&'static str)>>> =
-        const { std::cell::RefCell::new(None) };
+    static WATCH: std::cell::RefCell<Option<Watch>> = const { std::cell::RefCell::new(None) };
 }
 
 /// Says that a step is done.

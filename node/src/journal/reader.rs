@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use vectorizer_replication::batch::{Batch, BatchError};
 use vectorizer_replication::position::{Chain, LogEnd};
 
+use super::error::{JournalError, io_error};
 use super::segment::{Cursor, Damage, Frame, FrameError, HEADER_LEN, Segment};
-use super::{JournalError, io_error};
 
 /// Why batches cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -249,7 +249,7 @@ impl LogReader {
         Ok(())
     }
 
-    fn open(&self, path: &PathBuf, start: u64, chunk: usize) -> Result<Cursor, ReadError> {
+    fn open(&self, path: &Path, start: u64, chunk: usize) -> Result<Cursor, ReadError> {
         match File::open(path) {
             Ok(file) => Ok(Cursor::new(file, start, chunk, None)),
             // Retention took it since we looked.
@@ -257,7 +257,7 @@ impl LogReader {
                 first: self.first_offset(),
             }),
             Err(source) => Err(ReadError::Io {
-                path: path.clone(),
+                path: path.to_owned(),
                 source,
             }),
         }
@@ -396,7 +396,7 @@ fn take_tail(
 }
 
 /// The next batch, marks passed over.
-fn next_batch(cursor: &mut Cursor, path: &PathBuf) -> Result<Option<Batch>, ReadError> {
+fn next_batch(cursor: &mut Cursor, path: &Path) -> Result<Option<Batch>, ReadError> {
     loop {
         match cursor.next() {
             Ok(None) => return Ok(None),
@@ -404,7 +404,7 @@ fn next_batch(cursor: &mut Cursor, path: &PathBuf) -> Result<Option<Batch>, Read
             Ok(Some(Frame::Batch(batch))) => return Ok(Some(batch)),
             Err(FrameError::Io(source)) => {
                 return Err(ReadError::Io {
-                    path: path.clone(),
+                    path: path.to_owned(),
                     source,
                 });
             }
@@ -414,7 +414,7 @@ fn next_batch(cursor: &mut Cursor, path: &PathBuf) -> Result<Option<Batch>, Read
             }
             Err(FrameError::Damaged(damage)) => {
                 return Err(ReadError::Corrupt {
-                    path: path.clone(),
+                    path: path.to_owned(),
                     byte: cursor.at(),
                     what: damage.to_string(),
                 });

@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 use vectorizer_replication::batch::{Batch, BatchError};
 use vectorizer_replication::position::LogEnd;
 
+use super::error::{JournalError, discontinuity, io_error};
 use super::reader::Published;
 use super::segment::{
     Cursor, Damage, Frame, FrameError, HEADER_LEN, Header, Segment, file_name, highest_mark,
     parse_name,
 };
-use super::{JournalError, create_segment, discontinuity, io_error, sync_dir};
+use super::{create_segment, sync_dir};
 
 /// A log as it was found, cut where it was torn.
 pub(super) struct Recovered {

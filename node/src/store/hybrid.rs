@@ -48,11 +48,14 @@ pub struct HybridRequest {
     pub with_vectors: bool,
 }
 
+/// Term and weight, ordered by term.
+type Terms = Box<[(u32, f32)]>;
+
 /// The terms of a collection's texts, by slot.
 #[derive(Default)]
 pub(super) struct TermIndex {
-    /// Version of the vector whose terms these are, and they, ordered.
-    slots: Vec<(u64, Box<[(u32, f32)]>)>,
+    /// Version of the vector whose terms these are, and they.
+    slots: Vec<(u64, Terms)>,
     /// In how many texts a term occurs.
     frequency: HashMap<u32, u32>,
     /// Texts with terms.
@@ -61,7 +64,7 @@ pub(super) struct TermIndex {
 
 impl TermIndex {
     /// Replaces the terms of a slot; version 0 for a free one.
-    fn set(&mut self, at: usize, version: u64, terms: Box<[(u32, f32)]>) {
+    fn set(&mut self, at: usize, version: u64, terms: Terms) {
         if at >= self.slots.len() {
             self.slots.resize_with(at + 1, Default::default);
         }
@@ -169,7 +172,7 @@ impl Collection {
 }
 
 /// The terms of a payload's text.
-fn text_terms(payload: &[u8]) -> Box<[(u32, f32)]> {
+fn text_terms(payload: &[u8]) -> Terms {
     let payload: serde_json::Value = serde_json::from_slice(payload).unwrap_or_default();
     let text = payload.get(TEXT_KEY).and_then(|text| text.as_str());
     text.map(|text| HashEmbedder.terms(text).into_boxed_slice())
