@@ -34,7 +34,7 @@ use axum::Router;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
-use crate::lease::Permit;
+use crate::lease::{Leadership, Permit};
 use crate::link::{LinkStats, ReplicaTable};
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -52,8 +52,8 @@ pub struct Parts {
     pub writer: WriterHandle,
     /// When the writer's thread was last seen at work, CLOCK_BOOTTIME in ms.
     pub pulse: Arc<AtomicU64>,
-    /// Whether a master may acknowledge writes.
-    pub permit: Permit,
+    /// Who decides that this node may be master.
+    pub leadership: Leadership,
     /// Is read.
     pub store: Arc<Store>,
     /// The replicas, on a master.
@@ -71,6 +71,7 @@ pub struct Api(Arc<Inner>);
 struct Inner {
     parts: Parts,
     metrics: Metrics,
+    permit: Permit,
     embedder: Arc<dyn Embedder>,
     started: Instant,
     stopping: AtomicBool,
@@ -98,15 +99,17 @@ impl Api {
             .connect_timeout(Duration::from_secs(2))
             .build()?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let permit = parts.leadership.permit();
         let metrics = Metrics::new(
             parts.store.clone(),
             parts.writer.clone(),
             parts.replicas.clone(),
             parts.links.clone(),
-            parts.permit.clone(),
+            permit.clone(),
         );
         Ok(Api(Arc::new(Inner {
             metrics,
+            permit,
             embedder: Arc::new(HashEmbedder),
             started: Instant::now(),
             stopping: AtomicBool::new(false),

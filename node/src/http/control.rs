@@ -1,5 +1,5 @@
 //! The endpoints under `/control`: the operator's commands. They reach the writer as they are; what is allowed is
-//! decided there.
+//! decided there. Before a command makes this node master, the Lease has to say so too.
 
 use axum::Json;
 use axum::extract::State as From;
@@ -27,7 +27,7 @@ pub(super) async fn state(From(api): From<Api>) -> Json<State> {
         role: now.role,
         master_epoch: now.master_epoch,
         promised_epoch: now.promised,
-        writable: is_master && !now.handing_over && api.permit.holds(),
+        writable: is_master && !now.handing_over && api.0.permit.holds(),
         position: progress.end.position,
         durable: progress.durable,
         chain: progress.end.chain,
@@ -42,6 +42,7 @@ pub(super) async fn state(From(api): From<Api>) -> Json<State> {
 /// `POST /control/initialize`.
 pub(super) async fn initialize(From(api): From<Api>, Input(wish): Input<Initialize>) -> Answer {
     let Initialize { cluster, epoch } = wish;
+    api.leadership.confirm(epoch).await?;
     command(api, Command::Initialize { cluster, epoch }).await
 }
 
@@ -61,6 +62,7 @@ pub(super) async fn handover(From(api): From<Api>, Input(wish): Input<Handover>)
 /// `POST /control/promote`.
 pub(super) async fn promote(From(api): From<Api>, Input(wish): Input<Promote>) -> Answer {
     let Promote { cluster, epoch, at } = wish;
+    api.leadership.confirm(epoch).await?;
     command(api, Command::Promote { cluster, epoch, at }).await
 }
 
