@@ -3,8 +3,11 @@
 //! A reconcile is four calls: `observe` reads everything once, `plan` decides without touching anything, `act` carries
 //! it out in order, `report` writes the status. Their data are in `world` and `plan`; what a user sees is in `crd`.
 
+pub mod act;
 pub mod crd;
 pub mod names;
+pub mod observe;
 pub mod plan;
 pub mod render;
+pub mod report;
 pub mod world;

@@ -78,10 +78,10 @@ pub fn objects(wanted: &Wanted<'_>) -> Vec<Object> {
     objects.into_iter().flatten().collect()
 }
 
-/// Names of every object that a cluster may ever have, so that one of them in other hands is noticed.
-pub fn references(cluster: &str) -> Vec<ObjectRef> {
+/// What [`objects`] will have, so that one of them in other hands is noticed before anything is applied.
+pub fn references(cluster: &str, replicas: u32) -> Vec<ObjectRef> {
     let account = names::service_account(cluster);
-    [
+    let all = [
         (Kind::ServiceAccount, account.clone()),
         (Kind::Role, account.clone()),
         (Kind::RoleBinding, account),
@@ -95,10 +95,11 @@ pub fn references(cluster: &str) -> Vec<ObjectRef> {
         (Kind::PodDisruptionBudget, names::replica_set(cluster)),
         (Kind::StatefulSet, names::master_set(cluster)),
         (Kind::StatefulSet, names::replica_set(cluster)),
-    ]
-    .into_iter()
-    .map(|(kind, name)| ObjectRef { kind, name })
-    .collect()
+    ];
+    all.into_iter()
+        .filter(|(kind, _)| replicas > 0 || *kind != Kind::PodDisruptionBudget)
+        .map(|(kind, name)| ObjectRef { kind, name })
+        .collect()
 }
 
 /// The reference by which everything belongs to its cluster, and goes with it.

@@ -266,6 +266,8 @@ pub enum SecretSeen {
     Incomplete,
     /// There, with every key.
     Complete,
+    /// There, and controlled by something else.
+    Taken,
 }
 
 /// A StatefulSet as found.
@@ -277,8 +279,6 @@ pub struct SetSeen {
     pub uid: String,
     /// Pods wanted by it now.
     pub replicas: u32,
-    /// Pods that exist, by its own count.
-    pub existing: u32,
     /// The template that pods should have; `None` until its controller has seen the latest change.
     pub revision: Option<String>,
     /// Size of the volumes that it makes.

@@ -26,7 +26,7 @@ pub(super) fn secrets(world: &World) -> Vec<(String, Vec<&'static str>)> {
         ),
     ]
     .into_iter()
-    .filter(|(seen, _, _)| *seen != SecretSeen::Complete)
+    .filter(|(seen, _, _)| matches!(seen, SecretSeen::Missing | SecretSeen::Incomplete))
     .map(|(_, name, keys)| (name, keys))
     .collect()
 }
@@ -47,6 +47,10 @@ pub(super) fn objects(draft: &mut Draft<'_>) -> (Vec<Object>, Vec<ObjectRef>) {
         let text = format!(
             "{taken} exists and does not belong to this cluster: it is left alone; rename or remove it"
         );
+        draft.wait(Severity::Blocked, reason::NAME_TAKEN, text);
+    }
+    if [world.secrets.auth, world.secrets.internal].contains(&SecretSeen::Taken) {
+        let text = "a Secret with the credentials' name belongs to something else: it is left alone; rename or remove it";
         draft.wait(Severity::Blocked, reason::NAME_TAKEN, text);
     }
     let prune = world

@@ -1,0 +1,311 @@
+//! Carries a plan out: Secrets and objects first, then its commands in order. No choice is made here.
+//!
+//! The first command that is refused ends the pass; what was recorded before it is in status, and the next pass goes on
+//! from there. Labels and followers are the exception: a pod that is gone by now must not keep a promotion from being
+//! recorded, and the next pass looks at them again. Objects do not hold up commands either: a quota that is full must
+//! not be in the way of a failover.
+
+mod cluster;
+mod lease;
+mod objects;
+
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use uuid::Uuid;
+use vectorizer_api::client::{ClientError, Timeouts};
+use vectorizer_api::control::{Fence, Follow, Handover, Initialize, Promote, State};
+use vectorizer_api::position::Position;
+
+use crate::crd::{ClusterStatus, VectorizerCluster};
+use crate::plan::{At, Memory, Note, Peer, Plan, Step};
+use crate::world::{ObjectRef, Stamp, World};
+
+pub use cluster::{Events, write_status};
+pub use objects::ApplyError;
+
+/// How long a command to a node may take. A handover holds writes for up to five seconds before it answers.
+pub const COMMAND: Timeouts = Timeouts {
+    connect: Duration::from_secs(1),
+    overall: Duration::from_secs(10),
+};
+
+/// Where to act.
+pub struct Targets<'a> {
+    /// The API server.
+    pub client: &'a Client,
+    /// A client of nodes, with [`COMMAND`] as timeouts.
+    pub nodes: &'a vectorizer_api::client::Client,
+    /// The control token.
+    pub token: Option<&'a str>,
+    /// Who tells the user.
+    pub events: &'a Events,
+}
+
+/// What became of a plan.
+#[derive(Debug)]
+pub struct Done {
+    /// The resource as last written, status and version included.
+    pub resource: VectorizerCluster,
+    /// What is remembered: that of the last record, or as it was.
+    pub memory: Memory,
+    /// Whether anything was recorded.
+    pub recorded: bool,
+    /// The command that ended the pass.
+    pub refused: Option<Refused>,
+    /// What went wrong without ending it.
+    pub troubles: Vec<String>,
+    /// What was applied, and how each object was afterwards.
+    pub applied: Vec<(ObjectRef, (String, Stamp))>,
+    /// Objects that are gone.
+    pub pruned: Vec<ObjectRef>,
+    /// Whether Secrets were written: what was known of them is old.
+    pub secrets_written: bool,
+}
+
+/// A command that was refused or got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The resource was changed since the plan was made: it is made anew.
+    #[error("the resource has changed in the meantime")]
+    Outdated,
+    /// The API server refused.
+    #[error("{what}: {source}")]
+    Api {
+        /// What was to be done.
+        what: String,
+        /// Why not.
+        source: kube::Error,
+    },
+    /// The Lease is not what the plan was made for.
+    #[error("the lease says something else by now: {0}")]
+    Lease(String),
+    /// A node refused or did not answer.
+    #[error("{command} to {pod}: {source}")]
+    Node {
+        /// The command.
+        command: &'static str,
+        /// The node's pod.
+        pod: String,
+        /// What it said.
+        source: ClientError,
+    },
+    /// The plan promotes where a handover ended, and has none.
+    #[error("there was no handover before the promotion")]
+    NoHandover,
+}
+
+/// What the commands of one plan learn.
+#[derive(Default)]
+struct Registers {
+    /// Where the handover ended.
+    handed_over: Option<Position>,
+    /// When the handover was sent.
+    sent: Option<Instant>,
+    /// For how long nobody accepted writes.
+    pause: Option<Duration>,
+}
+
+/// Carries out a plan.
+pub async fn act(
+    to: &Targets<'_>,
+    resource: &VectorizerCluster,
+    world: &World,
+    plan: &Plan,
+) -> Done {
+    let mut done = Done {
+        resource: resource.clone(),
+        memory: Memory::of(&world.status),
+        recorded: false,
+        refused: None,
+        troubles: Vec::new(),
+        applied: Vec::new(),
+        pruned: Vec::new(),
+        secrets_written: false,
+    };
+    objects::apply(to, world, plan, &mut done).await;
+    let mut notes = Vec::new();
+    let mut registers = Registers::default();
+    for step in &plan.steps {
+        if let Err(refused) =
+            carry_out(to, world, step, &mut registers, &mut done, &mut notes).await
+        {
+            tracing::warn!(error = %refused, "a step was refused");
+            done.refused = Some(refused);
+            break;
+        }
+    }
+    // Told afterwards: nothing of a promotion waits for an event.
+    for note in notes {
+        to.events.publish(&world.cluster, note).await;
+    }
+    done
+}
+
+async fn carry_out(
+    to: &Targets<'_>,
+    world: &World,
+    step: &Step,
+    registers: &mut Registers,
+    done: &mut Done,
+    notes: &mut Vec<Note>,
+) -> Result<(), Refused> {
+    tracing::debug!(?step, "step");
+    match step {
+        Step::Record(memory) => record(to, memory, registers, done).await,
+        Step::Tell(note) => {
+            tracing::info!(reason = note.reason, "{}", note.message);
+            notes.push(note.clone());
+            Ok(())
+        }
+        Step::SetLease { expect, grant } => {
+            lease::set(to.client, &world.cluster, expect, grant).await
+        }
+        Step::Initialize { to: peer, epoch } => {
+            let command = Initialize {
+                cluster: peer.cluster,
+                epoch: *epoch,
+            };
+            said(
+                "initialize",
+                peer,
+                node(to, peer).initialize(&command).await,
+            )
+            .map(drop)
+        }
+        Step::Fence { to: peer, epoch } => {
+            let command = Fence {
+                cluster: peer.cluster,
+                epoch: *epoch,
+            };
+            said("fence", peer, node(to, peer).fence(&command).await).map(drop)
+        }
+        Step::Handover {
+            to: peer,
+            from_epoch,
+            epoch,
+            target,
+            deadline_ms,
+        } => {
+            let command = handover(peer, *from_epoch, *epoch, *target, *deadline_ms);
+            registers.sent = Some(Instant::now());
+            let state = said("handover", peer, node(to, peer).handover(&command).await)?;
+            registers.handed_over = Some(state.position);
+            Ok(())
+        }
+        Step::Promote {
+            to: peer,
+            epoch,
+            at,
+        } => {
+            let at = match at {
+                At::Exactly(position) => *position,
+                At::HandedOver => registers.handed_over.ok_or(Refused::NoHandover)?,
+            };
+            let command = Promote {
+                cluster: peer.cluster,
+                epoch: *epoch,
+                at,
+            };
+            said("promote", peer, node(to, peer).promote(&command).await)?;
+            registers.pause = registers.sent.map(|sent| sent.elapsed());
+            Ok(())
+        }
+        Step::Follow {
+            to: peer,
+            epoch,
+            master_address,
+            master_url,
+        } => {
+            let command = Follow {
+                cluster: peer.cluster,
+                epoch: *epoch,
+                master_address: master_address.clone(),
+                master_url: master_url.clone(),
+            };
+            let outcome = said("follow", peer, node(to, peer).follow(&command).await).map(drop);
+            done.forgive(outcome)
+        }
+        Step::Label {
+            pod,
+            uid,
+            role,
+            read_eligible,
+        } => {
+            let outcome =
+                cluster::label(to.client, &world.cluster, pod, uid, *role, *read_eligible).await;
+            done.forgive(outcome)
+        }
+        Step::GrowClaim { claim, size } => {
+            cluster::grow_claim(to.client, &world.cluster, claim, size).await
+        }
+        Step::Orphan { set, uid } => cluster::orphan(to.client, &world.cluster, set, uid).await,
+        Step::Replace { pod, uid } => {
+            cluster::delete_pod(to.client, &world.cluster, pod, uid).await
+        }
+    }
+}
+
+impl Done {
+    /// Notes what went wrong, and goes on.
+    fn forgive(&mut self, outcome: Result<(), Refused>) -> Result<(), Refused> {
+        if let Err(refused) = outcome {
+            tracing::warn!(error = %refused, "a step was refused, the others go on");
+            self.troubles.push(refused.to_string());
+        }
+        Ok(())
+    }
+}
+
+async fn record(
+    to: &Targets<'_>,
+    memory: &Memory,
+    registers: &Registers,
+    done: &mut Done,
+) -> Result<(), Refused> {
+    let mut memory = memory.clone();
+    if let (Some(pause), Some(last), None) =
+        (registers.pause, &mut memory.last_promotion, &memory.target)
+    {
+        last.write_pause_ms = u64::try_from(pause.as_millis()).ok();
+    }
+    let mut status: ClusterStatus = done.resource.status.clone().unwrap_or_default();
+    memory.write_to(&mut status);
+    done.resource = write_status(to.client, &done.resource, status).await?;
+    done.memory = memory;
+    done.recorded = true;
+    Ok(())
+}
+
+fn handover(peer: &Peer, from_epoch: u64, epoch: u64, target: Uuid, deadline_ms: u64) -> Handover {
+    Handover {
+        cluster: peer.cluster,
+        from_epoch,
+        epoch,
+        target,
+        deadline_ms,
+    }
+}
+
+fn node(to: &Targets<'_>, peer: &Peer) -> vectorizer_api::client::Client {
+    let node = to.nodes.at(peer.url.clone());
+    match to.token {
+        Some(token) => node.with_token(token),
+        None => node,
+    }
+}
+
+fn said(
+    command: &'static str,
+    peer: &Peer,
+    answer: Result<State, ClientError>,
+) -> Result<State, Refused> {
+    answer.map_err(|source| Refused::Node {
+        command,
+        pod: peer.pod.clone(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests;

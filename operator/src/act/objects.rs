@@ -1,0 +1,159 @@
+//! Secrets that lack values, objects by server-side apply, and what is wanted no more.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{Done, Targets};
+use crate::names;
+use crate::observe::{api_resource, is_owned, stamp};
+use crate::plan::Plan;
+use crate::render::{self, Object};
+use crate::world::{Cluster, ObjectRef, Stamp, World};
+
+/// An object that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {source}")]
+pub struct ApplyError {
+    what: String,
+    source: kube::Error,
+}
+
+/// Writes everything; what goes wrong is noted and does not stop the rest.
+pub(super) async fn apply(to: &Targets<'_>, world: &World, plan: &Plan, done: &mut Done) {
+    for (name, keys) in &plan.secrets {
+        match fill_secret(to.client, &world.cluster, name, keys).await {
+            Ok(()) => done.secrets_written = true,
+            Err(error) => done.troubles.push(error.to_string()),
+        }
+    }
+    for object in &plan.objects {
+        match apply_one(to.client, &world.cluster, object).await {
+            Ok(stamp) => done
+                .applied
+                .push((object.reference.clone(), (object.hash.clone(), stamp))),
+            Err(error) => {
+                tracing::warn!(%error, "an object was refused");
+                done.troubles.push(error.to_string());
+            }
+        }
+    }
+    for reference in &plan.prune {
+        match prune(to.client, &world.cluster, reference).await {
+            Ok(()) => done.pruned.push(reference.clone()),
+            Err(error) => done.troubles.push(error.to_string()),
+        }
+    }
+}
+
+/// Fields that others set are theirs, except those that we set too.
+async fn apply_one(
+    client: &Client,
+    cluster: &Cluster,
+    object: &Object,
+) -> Result<Stamp, ApplyError> {
+    let reference = &object.reference;
+    let api = dynamic(client, cluster, reference);
+    let params = PatchParams::apply(names::MANAGER).force();
+    let applied = api
+        .patch(&reference.name, &params, &Patch::Apply(&object.body))
+        .await;
+    match applied {
+        Ok(stored) => Ok(stamp(&stored.metadata)),
+        Err(source) => Err(ApplyError {
+            what: reference.to_string(),
+            source,
+        }),
+    }
+}
+
+async fn prune(
+    client: &Client,
+    cluster: &Cluster,
+    reference: &ObjectRef,
+) -> Result<(), ApplyError> {
+    let api = dynamic(client, cluster, reference);
+    let error = |source| ApplyError {
+        what: format!("deleting {reference}"),
+        source,
+    };
+    let Some(found) = api.get_metadata_opt(&reference.name).await.map_err(error)? else {
+        return Ok(());
+    };
+    if !is_owned(&found.metadata, cluster.uid) {
+        return Ok(());
+    }
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: found.metadata.uid,
+            resource_version: None,
+        }),
+        ..DeleteParams::background()
+    };
+    api.delete(&reference.name, &params).await.map_err(error)?;
+    Ok(())
+}
+
+fn dynamic(client: &Client, cluster: &Cluster, reference: &ObjectRef) -> Api<DynamicObject> {
+    Api::namespaced_with(
+        client.clone(),
+        &cluster.namespace,
+        &api_resource(reference.kind),
+    )
+}
+
+/// Generates what is missing, and never touches a value that is there: nodes and clients have it already.
+async fn fill_secret(
+    client: &Client,
+    cluster: &Cluster,
+    name: &str,
+    keys: &[&'static str],
+) -> Result<(), ApplyError> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), &cluster.namespace);
+    let error = |source| ApplyError {
+        what: format!("Secret {name}"),
+        source,
+    };
+    let fresh = |key: &&str| ((*key).to_owned(), ByteString(generate().into_bytes()));
+    let Some(found) = api.get_opt(name).await.map_err(error)? else {
+        let secret = Secret {
+            metadata: render::metadata(cluster, name.to_owned()),
+            type_: Some("Opaque".to_owned()),
+            data: Some(keys.iter().map(fresh).collect()),
+            ..Secret::default()
+        };
+        api.create(&PostParams::default(), &secret)
+            .await
+            .map_err(error)?;
+        return Ok(());
+    };
+    let has = found.data.unwrap_or_default();
+    let missing: BTreeMap<String, ByteString> = keys
+        .iter()
+        .filter(|key| has.get(**key).is_none_or(|value| value.0.is_empty()))
+        .map(fresh)
+        .collect();
+    // Over the version that was looked at: somebody may be filling it in at the same time.
+    let patch = json!({
+        "metadata": { "resourceVersion": found.metadata.resource_version },
+        "data": missing,
+    });
+    let params = PatchParams {
+        field_manager: Some(names::MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    api.patch(name, &params, &Patch::Merge(&patch))
+        .await
+        .map_err(error)?;
+    Ok(())
+}
+
+/// 244 random bits from the operating system, as 64 hexadecimal digits.
+fn generate() -> String {
+    format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
+}

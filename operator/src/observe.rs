@@ -1,0 +1,500 @@
+//! All reads, once per pass: what the watches know, what has to be asked for, and what each node says. Bounded in time
+//! and concurrent. A node that does not answer is data; only the API server failing is an error.
+
+pub mod cache;
+mod pods;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Secret};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{DynamicObject, ObjectMeta};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, Client, Resource};
+use kube_runtime::reflector::ObjectRef as Key;
+use uuid::Uuid;
+use vectorizer_api::client::Timeouts;
+use vectorizer_api::control::State;
+use vectorizer_api::lease::Grant;
+use vectorizer_api::replication::{Replica, Role};
+
+use crate::crd::{Amount, ClusterStatus};
+use crate::names;
+use crate::render;
+use crate::world::{
+    ClaimSeen, Cluster, Kind, LeaseSeen, Member, ObjectRef, PodSeen, Probe, SecretSeen, Secrets,
+    Set, SetSeen, Stamp, World, parse_pod, rest_url,
+};
+use cache::{Caches, belongs};
+
+/// How long one node may take to answer a question.
+pub const PROBE: Timeouts = Timeouts {
+    connect: Duration::from_millis(700),
+    overall: Duration::from_millis(1500),
+};
+/// How long a Secret that was complete is not read again.
+const SECRETS_FOR: Duration = Duration::from_secs(60);
+/// How long it is remembered whether a Kubernetes node is cordoned.
+const CORDON_FOR: Duration = Duration::from_secs(10);
+
+/// What one process remembers of one cluster from pass to pass. Lost with the process, and rightly so: durations that
+/// another process measured count for nothing.
+#[derive(Debug, Default)]
+pub struct Remembered {
+    /// Version of the Lease seen last, and since when.
+    pub lease: Option<(String, Instant)>,
+    /// What was applied, and how the object was afterwards.
+    pub applied: BTreeMap<ObjectRef, (String, Stamp)>,
+    /// The control credential, and when it was read.
+    pub credentials: Option<(Instant, Credentials)>,
+    /// When the status was written last.
+    pub reported: Option<Instant>,
+}
+
+/// What the Secrets say.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// The control token, once there is one.
+    pub control: Option<String>,
+    /// Which Secrets are there.
+    pub secrets: Secrets,
+}
+
+impl std::fmt::Debug for Credentials {
+    /// The token is left out.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.secrets)
+    }
+}
+
+/// Which Kubernetes nodes are cordoned, remembered for a moment for all clusters.
+#[derive(Debug, Default)]
+pub struct Cordons(tokio::sync::Mutex<BTreeMap<String, (Instant, bool)>>);
+
+/// Where to read.
+pub struct Sources<'a> {
+    /// The API server.
+    pub client: &'a Client,
+    /// The watches.
+    pub caches: &'a Caches,
+    /// A client of nodes, with [`PROBE`] as timeouts.
+    pub nodes: &'a vectorizer_api::client::Client,
+    /// Cordoned nodes.
+    pub cordons: &'a Cordons,
+    /// The image for clusters that name none.
+    pub default_image: &'a str,
+}
+
+/// The API server did not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("reading {what}: {source}")]
+pub struct ObserveError {
+    what: String,
+    source: kube::Error,
+}
+
+/// Reads everything about one cluster.
+pub async fn observe(
+    from: &Sources<'_>,
+    cluster: Cluster,
+    status: ClusterStatus,
+    remembered: &mut Remembered,
+) -> Result<World, ObserveError> {
+    let credentials = credentials(from, &cluster, remembered).await?;
+    let (objects, taken) = objects(from, &cluster).await?;
+    let lease = lease(from, &cluster, remembered).await?;
+    let sets = [Set::Master, Set::Replica].map(|set| set_seen(from, &cluster, set));
+    let pods = pods::pods(from, &cluster).await;
+    let (members, replicas) = members(from, &cluster, &sets, pods, &credentials).await;
+    Ok(World {
+        now: Timestamp::now(),
+        claims: claims(from, &cluster),
+        status,
+        default_image: from.default_image.to_owned(),
+        objects,
+        applied: remembered.applied.clone(),
+        taken,
+        secrets: credentials.secrets,
+        sets,
+        lease,
+        members,
+        replicas,
+        cluster,
+    })
+}
+
+/// Everything under our names: ours by label and owner, or somebody else's.
+async fn objects(
+    from: &Sources<'_>,
+    cluster: &Cluster,
+) -> Result<(BTreeMap<ObjectRef, Stamp>, BTreeSet<ObjectRef>), ObserveError> {
+    let mut ours = BTreeMap::new();
+    let mut taken = BTreeSet::new();
+    let expected = render::references(&cluster.name, cluster.spec.replicas);
+    for kind in Kind::ALL {
+        for metadata in from.caches.objects(kind, &cluster.namespace, &cluster.name) {
+            sort_in(&mut ours, &mut taken, kind, &metadata, cluster.uid);
+        }
+    }
+    // Somebody's object with our labels is in nobody's way unless it has one of our names.
+    taken.retain(|reference| expected.contains(reference));
+    // What carries no label of ours is not watched; it may be there all the same.
+    let unseen: Vec<ObjectRef> = expected
+        .into_iter()
+        .filter(|r| !ours.contains_key(r) && !taken.contains(r))
+        .collect();
+    let looked = unseen.iter().map(|reference| async move {
+        let api: Api<DynamicObject> = Api::namespaced_with(
+            from.client.clone(),
+            &cluster.namespace,
+            &api_resource(reference.kind),
+        );
+        let found = api.get_metadata_opt(&reference.name).await;
+        found.map_err(|source| ObserveError {
+            what: reference.to_string(),
+            source,
+        })
+    });
+    for (reference, found) in unseen.iter().zip(join_all(looked).await) {
+        if let Some(object) = found? {
+            sort_in(
+                &mut ours,
+                &mut taken,
+                reference.kind,
+                &object.metadata,
+                cluster.uid,
+            );
+        }
+    }
+    Ok((ours, taken))
+}
+
+fn sort_in(
+    ours: &mut BTreeMap<ObjectRef, Stamp>,
+    taken: &mut BTreeSet<ObjectRef>,
+    kind: Kind,
+    metadata: &ObjectMeta,
+    owner: Uuid,
+) {
+    let reference = ObjectRef {
+        kind,
+        name: metadata.name.clone().unwrap_or_default(),
+    };
+    if is_owned(metadata, owner) {
+        ours.insert(reference, stamp(metadata));
+    } else {
+        taken.insert(reference);
+    }
+}
+
+/// Whether the cluster with that uid controls an object.
+pub fn is_owned(metadata: &ObjectMeta, owner: Uuid) -> bool {
+    let owners = metadata.owner_references.iter().flatten();
+    let mut controllers = owners.filter(|o| o.controller == Some(true));
+    controllers.any(|o| o.uid == owner.to_string())
+}
+
+/// What changes when an object is changed by somebody; see [`Stamp`].
+pub fn stamp(metadata: &ObjectMeta) -> Stamp {
+    match (metadata.generation, &metadata.resource_version) {
+        (Some(generation), _) if generation > 0 => format!("generation {generation}"),
+        (_, Some(version)) => format!("version {version}"),
+        (_, None) => String::new(),
+    }
+}
+
+/// How the API server calls a kind.
+pub fn api_resource(kind: Kind) -> ApiResource {
+    let (group, version) = match kind {
+        Kind::ServiceAccount | Kind::ConfigMap | Kind::Service => ("", "v1"),
+        Kind::Role | Kind::RoleBinding => ("rbac.authorization.k8s.io", "v1"),
+        Kind::NetworkPolicy => ("networking.k8s.io", "v1"),
+        Kind::PodDisruptionBudget => ("policy", "v1"),
+        Kind::StatefulSet => ("apps", "v1"),
+    };
+    let plural = match kind {
+        Kind::ServiceAccount => "serviceaccounts",
+        Kind::Role => "roles",
+        Kind::RoleBinding => "rolebindings",
+        Kind::ConfigMap => "configmaps",
+        Kind::Service => "services",
+        Kind::NetworkPolicy => "networkpolicies",
+        Kind::PodDisruptionBudget => "poddisruptionbudgets",
+        Kind::StatefulSet => "statefulsets",
+    };
+    let gvk = GroupVersionKind::gvk(group, version, kind.as_str());
+    ApiResource::from_gvk_with_plural(&gvk, plural)
+}
+
+async fn credentials(
+    from: &Sources<'_>,
+    cluster: &Cluster,
+    remembered: &mut Remembered,
+) -> Result<Credentials, ObserveError> {
+    if let Some((read, known)) = &remembered.credentials
+        && read.elapsed() < SECRETS_FOR
+        && known.secrets.auth == SecretSeen::Complete
+        && known.secrets.internal == SecretSeen::Complete
+    {
+        return Ok(known.clone());
+    }
+    let api: Api<Secret> = Api::namespaced(from.client.clone(), &cluster.namespace);
+    let names = [
+        names::auth_secret(&cluster.name),
+        names::internal_secret(&cluster.name),
+    ];
+    let mut found = Vec::new();
+    for name in &names {
+        found.push(api.get_opt(name).await.map_err(|source| ObserveError {
+            what: format!("Secret {name}"),
+            source,
+        })?);
+    }
+    let [auth, internal] = [found.first(), found.get(1)].map(|s| s.and_then(Option::as_ref));
+    let token = internal.and_then(|s| value(s, names::CONTROL_TOKEN));
+    let known = Credentials {
+        control: token.map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned()),
+        secrets: Secrets {
+            auth: secret_seen(auth, &names::AUTH_KEYS, cluster.uid),
+            internal: secret_seen(
+                internal,
+                &[names::REPLICATION_TOKEN, names::CONTROL_TOKEN],
+                cluster.uid,
+            ),
+        },
+    };
+    remembered.credentials = Some((Instant::now(), known.clone()));
+    Ok(known)
+}
+
+/// A Secret without a controller may have been put there by a user who has keys already: it is used.
+fn secret_seen(secret: Option<&Secret>, keys: &[&str], owner: Uuid) -> SecretSeen {
+    let Some(secret) = secret else {
+        return SecretSeen::Missing;
+    };
+    let mut owners = secret.metadata.owner_references.iter().flatten();
+    let controlled = owners.any(|o| o.controller == Some(true));
+    if controlled && !is_owned(&secret.metadata, owner) {
+        SecretSeen::Taken
+    } else if keys.iter().all(|key| value(secret, key).is_some()) {
+        SecretSeen::Complete
+    } else {
+        SecretSeen::Incomplete
+    }
+}
+
+fn value<'s>(secret: &'s Secret, key: &str) -> Option<&'s [u8]> {
+    let value = secret.data.as_ref()?.get(key)?;
+    (!value.0.is_empty()).then_some(value.0.as_slice())
+}
+
+async fn lease(
+    from: &Sources<'_>,
+    cluster: &Cluster,
+    remembered: &mut Remembered,
+) -> Result<LeaseSeen, ObserveError> {
+    let name = names::lease(&cluster.name);
+    let known = from
+        .caches
+        .leases
+        .get(&Key::new(&name).within(&cluster.namespace));
+    let lease = match known {
+        Some(lease) => Some((*lease).clone()),
+        None => {
+            let api: Api<Lease> = Api::namespaced(from.client.clone(), &cluster.namespace);
+            api.get_opt(&name).await.map_err(|source| ObserveError {
+                what: format!("Lease {name}"),
+                source,
+            })?
+        }
+    };
+    let Some(lease) = lease else {
+        remembered.lease = None;
+        return Ok(LeaseSeen::Missing);
+    };
+    Ok(lease_seen(
+        &lease,
+        cluster.uid,
+        &mut remembered.lease,
+        Instant::now(),
+    ))
+}
+
+/// What a Lease says, and for how long this very version has been seen by this process.
+pub fn lease_seen(
+    lease: &Lease,
+    owner: Uuid,
+    seen: &mut Option<(String, Instant)>,
+    now: Instant,
+) -> LeaseSeen {
+    if !is_owned(&lease.metadata, owner) {
+        return LeaseSeen::Taken;
+    }
+    let version = lease.metadata.resource_version.clone().unwrap_or_default();
+    let since = match seen {
+        Some((known, since)) if *known == version => *since,
+        Some(_) | None => now,
+    };
+    *seen = Some((version.clone(), since));
+    match parse_lease(lease) {
+        Ok(grant) => LeaseSeen::Held {
+            version,
+            grant,
+            unchanged: now.saturating_duration_since(since),
+        },
+        Err(error) => LeaseSeen::Malformed(error),
+    }
+}
+
+/// The content of a Lease.
+pub fn parse_lease(lease: &Lease) -> Result<Grant, String> {
+    let holder = lease
+        .spec
+        .as_ref()
+        .and_then(|s| s.holder_identity.as_deref());
+    let empty = BTreeMap::new();
+    let annotations = lease.metadata.annotations.as_ref().unwrap_or(&empty);
+    Grant::parse(holder, annotations).map_err(|error| error.to_string())
+}
+
+fn set_seen(from: &Sources<'_>, cluster: &Cluster, set: Set) -> Option<SetSeen> {
+    let name = match set {
+        Set::Master => names::master_set(&cluster.name),
+        Set::Replica => names::replica_set(&cluster.name),
+    };
+    let key = Key::<StatefulSet>::new(&name).within(&cluster.namespace);
+    let found = from.caches.sets.get(&key)?;
+    if !is_owned(found.meta(), cluster.uid) {
+        return None;
+    }
+    let spec = &found.spec;
+    let size = spec
+        .volume_claim_templates
+        .iter()
+        .flatten()
+        .find_map(requested);
+    let status = found.status.as_ref();
+    let current = status.filter(|s| s.observed_generation == found.metadata.generation);
+    Some(SetSeen {
+        name,
+        uid: found.metadata.uid.clone().unwrap_or_default(),
+        replicas: spec
+            .replicas
+            .and_then(|r| u32::try_from(r).ok())
+            .unwrap_or(1),
+        revision: current.and_then(|s| s.update_revision.clone()),
+        claim_size: size.unwrap_or_else(|| cluster.spec.storage.size.clone()),
+        deleting: found.metadata.deletion_timestamp.is_some(),
+    })
+}
+
+fn claims(from: &Sources<'_>, cluster: &Cluster) -> BTreeMap<String, ClaimSeen> {
+    let ours = |c: &PersistentVolumeClaim| belongs(&c.metadata, &cluster.namespace, &cluster.name);
+    let found = from.caches.claims.state_filter(ours);
+    found
+        .iter()
+        .filter_map(|claim| {
+            let requested = requested(claim)?;
+            Some((claim.metadata.name.clone()?, ClaimSeen { requested }))
+        })
+        .collect()
+}
+
+fn requested(claim: &PersistentVolumeClaim) -> Option<Amount> {
+    let resources = claim.spec.as_ref()?.resources.as_ref()?;
+    let size = resources.requests.as_ref()?.get("storage")?;
+    Some(Amount::from(size.0.as_str()))
+}
+
+/// Every node that is wanted or exists, and what it says.
+async fn members(
+    from: &Sources<'_>,
+    cluster: &Cluster,
+    sets: &[Option<SetSeen>; 2],
+    mut pods: BTreeMap<(Set, u32), PodSeen>,
+    credentials: &Credentials,
+) -> (Vec<Member>, Option<Vec<Replica>>) {
+    let replicas = sets[Set::Replica.index()]
+        .as_ref()
+        .map_or(0, |s| s.replicas);
+    let mut wanted: BTreeSet<(Set, u32)> = pods.keys().copied().collect();
+    wanted.insert((Set::Master, 0));
+    wanted.extend((0..cluster.spec.replicas.max(replicas)).map(|n| (Set::Replica, n)));
+    let probes = wanted.into_iter().map(|(set, ordinal)| {
+        let seen = pods.remove(&(set, ordinal));
+        async move {
+            let ip = seen.as_ref().and_then(|p| p.ip.clone());
+            let (probe, replicas) = match (ip, &credentials.control) {
+                (None, _) => (Probe::NoAddress, None),
+                (Some(_), None) => (
+                    Probe::Unreachable("there is no control token yet".to_owned()),
+                    None,
+                ),
+                (Some(ip), Some(token)) => ask(from, &ip, token).await,
+            };
+            let member = Member {
+                pod: cluster.pod(set, ordinal),
+                set,
+                ordinal,
+                seen,
+                probe,
+            };
+            (member, replicas)
+        }
+    });
+    let answers = join_all(probes).await;
+    // Two may call themselves master for a moment; the one of the higher epoch is listened to.
+    let epoch = |m: &Member| m.state().map_or(0, |s| s.master_epoch);
+    let replicas = answers
+        .iter()
+        .filter(|(_, replicas)| replicas.is_some())
+        .max_by_key(|(member, _)| epoch(member))
+        .and_then(|(_, replicas)| replicas.clone());
+    (
+        answers.into_iter().map(|(member, _)| member).collect(),
+        replicas,
+    )
+}
+
+/// A node's state and, from a master, its replicas.
+async fn ask(from: &Sources<'_>, ip: &str, token: &str) -> (Probe, Option<Vec<Replica>>) {
+    let node = from.nodes.at(rest_url(ip)).with_token(token);
+    let state: State = match node.control_state().await {
+        Ok(state) => state,
+        Err(error) => return (Probe::Unreachable(error.to_string()), None),
+    };
+    let replicas = match state.role {
+        Role::Master => node.replication_replicas().await.ok().map(|r| r.replicas),
+        Role::Replica | Role::Unassigned => None,
+    };
+    (Probe::State(Box::new(state)), replicas)
+}
+
+/// Whether a Kubernetes node takes no new pods. When that may not be read, none counts as cordoned.
+async fn is_cordoned(from: &Sources<'_>, node: &str) -> bool {
+    let mut known = from.cordons.0.lock().await;
+    if let Some((read, cordoned)) = known.get(node)
+        && read.elapsed() < CORDON_FOR
+    {
+        return *cordoned;
+    }
+    let api: Api<Node> = Api::all(from.client.clone());
+    let cordoned = match api.get_opt(node).await {
+        Ok(found) => found.and_then(|n| n.spec?.unschedulable).unwrap_or(false),
+        Err(error) => {
+            tracing::debug!(node, %error, "cannot see whether the node is cordoned");
+            false
+        }
+    };
+    known.insert(node.to_owned(), (Instant::now(), cordoned));
+    cordoned
+}
+
+/// The set and ordinal of one of our pods.
+fn place(cluster: &Cluster, metadata: &ObjectMeta) -> Option<(Set, u32)> {
+    parse_pod(&cluster.name, metadata.name.as_deref()?)
+}

@@ -1,0 +1,204 @@
+//! What the API server tells by itself: label-scoped watches of everything that the operator creates, kept in memory.
+//!
+//! Of objects that are applied as a whole only the metadata is watched. Secrets are not watched at all: that would take
+//! the right to read every Secret of a namespace.
+
+use std::fmt::Debug;
+
+use futures::stream::{BoxStream, SelectAll, StreamExt};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::api::{ObjectMeta, PartialObjectMeta};
+use kube::{Api, Client, Resource, ResourceExt};
+use kube_runtime::WatchStreamExt;
+use kube_runtime::reflector::store::WriterDropped;
+use kube_runtime::reflector::{ObjectRef as Key, Store, store};
+use kube_runtime::watcher::{self, Config};
+use serde::de::DeserializeOwned;
+
+use crate::crd::VectorizerCluster;
+use crate::names;
+use crate::world::Kind;
+
+/// Objects of one namespace, or of all.
+#[derive(Clone)]
+pub struct Caches {
+    /// The custom resources.
+    pub clusters: Store<VectorizerCluster>,
+    /// StatefulSets, whole.
+    pub sets: Store<StatefulSet>,
+    /// Pods, whole.
+    pub pods: Store<Pod>,
+    /// Claims, whole.
+    pub claims: Store<PersistentVolumeClaim>,
+    /// Leases, whole.
+    pub leases: Store<Lease>,
+    accounts: Store<PartialObjectMeta<ServiceAccount>>,
+    roles: Store<PartialObjectMeta<Role>>,
+    bindings: Store<PartialObjectMeta<RoleBinding>>,
+    configs: Store<PartialObjectMeta<ConfigMap>>,
+    services: Store<PartialObjectMeta<Service>>,
+    policies: Store<PartialObjectMeta<NetworkPolicy>>,
+    budgets: Store<PartialObjectMeta<PodDisruptionBudget>>,
+}
+
+/// Clusters to look at, because something of them has changed. Driving it keeps the caches up to date.
+pub type Triggers = SelectAll<BoxStream<'static, Key<VectorizerCluster>>>;
+
+impl Caches {
+    /// Begins to watch a namespace, or all.
+    pub fn start(client: &Client, namespace: Option<&str>) -> (Self, Triggers) {
+        let mut watch = Watching {
+            client,
+            namespace,
+            triggers: SelectAll::new(),
+        };
+        let caches = Caches {
+            clusters: watch.clusters(),
+            sets: watch.watch(true),
+            pods: watch.watch(true),
+            claims: watch.watch(true),
+            // Renewed every two seconds: no reason to look at a cluster.
+            leases: watch.watch(false),
+            accounts: watch.watch(true),
+            roles: watch.watch(true),
+            bindings: watch.watch(true),
+            configs: watch.watch(true),
+            services: watch.watch(true),
+            policies: watch.watch(true),
+            budgets: watch.watch(true),
+        };
+        (caches, watch.triggers)
+    }
+
+    /// Until everything has been listed once.
+    pub async fn ready(&self) -> Result<(), WriterDropped> {
+        self.sets.wait_until_ready().await?;
+        self.pods.wait_until_ready().await?;
+        self.claims.wait_until_ready().await?;
+        self.leases.wait_until_ready().await?;
+        self.accounts.wait_until_ready().await?;
+        self.roles.wait_until_ready().await?;
+        self.bindings.wait_until_ready().await?;
+        self.configs.wait_until_ready().await?;
+        self.services.wait_until_ready().await?;
+        self.policies.wait_until_ready().await?;
+        self.budgets.wait_until_ready().await
+    }
+
+    /// Metadata of every object of one kind that carries the labels of a cluster.
+    pub fn objects(&self, kind: Kind, namespace: &str, cluster: &str) -> Vec<ObjectMeta> {
+        match kind {
+            Kind::ServiceAccount => of(&self.accounts, namespace, cluster),
+            Kind::Role => of(&self.roles, namespace, cluster),
+            Kind::RoleBinding => of(&self.bindings, namespace, cluster),
+            Kind::ConfigMap => of(&self.configs, namespace, cluster),
+            Kind::Service => of(&self.services, namespace, cluster),
+            Kind::NetworkPolicy => of(&self.policies, namespace, cluster),
+            Kind::PodDisruptionBudget => of(&self.budgets, namespace, cluster),
+            Kind::StatefulSet => of(&self.sets, namespace, cluster),
+        }
+    }
+}
+
+/// Whether an object carries the labels of a cluster.
+pub fn belongs(metadata: &ObjectMeta, namespace: &str, cluster: &str) -> bool {
+    let label = metadata.labels.as_ref().and_then(|l| l.get(names::CLUSTER));
+    metadata.namespace.as_deref() == Some(namespace) && label.is_some_and(|l| l == cluster)
+}
+
+fn of<K>(store: &Store<K>, namespace: &str, cluster: &str) -> Vec<ObjectMeta>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let ours = |object: &K| belongs(object.meta(), namespace, cluster);
+    store
+        .state_filter(ours)
+        .iter()
+        .map(|object| object.meta().clone())
+        .collect()
+}
+
+struct Watching<'a> {
+    client: &'a Client,
+    namespace: Option<&'a str>,
+    triggers: Triggers,
+}
+
+impl Watching<'_> {
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        match self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+
+    fn clusters(&mut self) -> Store<VectorizerCluster> {
+        let (reader, writer) = store();
+        let events = watcher::watcher(self.api::<VectorizerCluster>(), Config::default());
+        let keys = logged(events.default_backoff().reflect(writer).touched_objects())
+            .map(|object| Key::from_obj(&object));
+        self.triggers.push(keys.boxed());
+        reader
+    }
+
+    fn watch<K>(&mut self, triggers: bool) -> Store<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + Sync
+            + 'static,
+    {
+        let (reader, writer) = store();
+        let events = watcher::watcher(self.api::<K>(), ours());
+        let events = events.default_backoff().modify(forget_managed_fields);
+        let keys = logged(events.reflect(writer).touched_objects());
+        let keys = keys.filter_map(move |object| {
+            std::future::ready(cluster_of(object.meta()).filter(|_| triggers))
+        });
+        self.triggers.push(keys.boxed());
+        reader
+    }
+}
+
+/// They are larger than the rest and nobody reads them.
+fn forget_managed_fields<K: Resource>(object: &mut K) {
+    object.meta_mut().managed_fields = None;
+}
+
+fn ours() -> Config {
+    Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::MANAGER))
+}
+
+fn cluster_of(metadata: &ObjectMeta) -> Option<Key<VectorizerCluster>> {
+    let cluster = metadata.labels.as_ref()?.get(names::CLUSTER)?;
+    Some(Key::new(cluster).within(metadata.namespace.as_deref()?))
+}
+
+/// A watch that broke is begun again, with a growing pause; until then the last known state is worked with.
+fn logged<T>(stream: impl StreamExt<Item = Result<T, watcher::Error>>) -> impl StreamExt<Item = T> {
+    stream.filter_map(|event| {
+        std::future::ready(match event {
+            Ok(object) => Some(object),
+            Err(error) => {
+                tracing::warn!(%error, "a watch broke and is begun again");
+                None
+            }
+        })
+    })
+}
+
+/// The custom resource that an object is named after.
+pub fn key(cluster: &VectorizerCluster) -> Key<VectorizerCluster> {
+    Key::new(&cluster.name_any()).within(&cluster.namespace().unwrap_or_default())
+}

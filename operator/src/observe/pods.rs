@@ -1,0 +1,111 @@
+//! Pods as the API server has them.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+
+use super::cache::belongs;
+use super::{Sources, is_cordoned, place};
+use crate::names;
+use crate::world::{Cluster, PodSeen, Set};
+
+/// Every pod of the cluster's two sets.
+pub(super) async fn pods(from: &Sources<'_>, cluster: &Cluster) -> BTreeMap<(Set, u32), PodSeen> {
+    let ours = |pod: &Pod| belongs(&pod.metadata, &cluster.namespace, &cluster.name);
+    let mut seen = BTreeMap::new();
+    for pod in from.caches.pods.state_filter(ours) {
+        let Some(place) = place(cluster, &pod.metadata) else {
+            continue;
+        };
+        let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref());
+        let cordoned = match node {
+            Some(node) => is_cordoned(from, node).await,
+            None => false,
+        };
+        seen.insert(place, pod_seen(&pod, cordoned));
+    }
+    seen
+}
+
+/// What matters of a pod.
+pub(super) fn pod_seen(pod: &Pod, cordoned: bool) -> PodSeen {
+    let metadata = &pod.metadata;
+    let label = |key: &str| metadata.labels.as_ref().and_then(|l| l.get(key)).cloned();
+    let status = pod.status.as_ref();
+    PodSeen {
+        uid: metadata.uid.clone().unwrap_or_default(),
+        ip: status
+            .and_then(|s| s.pod_ip.clone())
+            .filter(|ip| !ip.is_empty()),
+        role: label(names::ROLE),
+        read_eligible: label(names::READ_ELIGIBLE).as_deref() == Some("true"),
+        ready: status.is_some_and(|s| condition(s, "Ready") == Some("True")),
+        deleting: metadata.deletion_timestamp.is_some(),
+        revision: label(names::REVISION),
+        trouble: status.and_then(trouble),
+        cordoned,
+    }
+}
+
+fn condition<'s>(status: &'s PodStatus, of: &str) -> Option<&'s str> {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions
+        .find(|c| c.type_ == of)
+        .map(|c| c.status.as_str())
+}
+
+/// What keeps a pod from running: why its container waits, or why it is not scheduled.
+fn trouble(status: &PodStatus) -> Option<String> {
+    let waiting = status.container_statuses.iter().flatten().find_map(|c| {
+        let waiting = c.state.as_ref()?.waiting.as_ref()?;
+        waiting.reason.clone()
+    });
+    // These pass by themselves within seconds of every start.
+    let passing = ["ContainerCreating", "PodInitializing"];
+    if let Some(reason) = waiting.filter(|reason| !passing.contains(&reason.as_str())) {
+        return Some(reason);
+    }
+    let mut conditions = status.conditions.iter().flatten();
+    let unscheduled = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+    let message = unscheduled.message.clone().or(unscheduled.reason.clone());
+    Some(message.unwrap_or_else(|| "not scheduled".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(yaml: &str) -> Pod {
+        serde_yaml::from_str(yaml).unwrap()
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_pulled_is_named() {
+        let pod = pod("
+metadata: { name: demo-replica-0, uid: u }
+status:
+  containerStatuses:
+  - { name: node, image: x, imageID: '', ready: false, restartCount: 0, state: { waiting: { reason: ImagePullBackOff } } }
+");
+        assert_eq!(
+            pod_seen(&pod, false).trouble.as_deref(),
+            Some("ImagePullBackOff")
+        );
+    }
+
+    #[test]
+    fn a_pod_that_is_only_starting_is_not_in_trouble() {
+        let pod = pod("
+metadata: { name: demo-replica-0, uid: u, labels: { vectorizer.hivellm.io/read-eligible: 'true' } }
+status:
+  podIP: 10.0.0.7
+  conditions: [{ type: Ready, status: 'False' }]
+  containerStatuses:
+  - { name: node, image: x, imageID: '', ready: false, restartCount: 0, state: { waiting: { reason: ContainerCreating } } }
+");
+        let seen = pod_seen(&pod, false);
+        assert_eq!(seen.trouble, None);
+        assert!(!seen.ready && seen.read_eligible);
+        assert_eq!(seen.ip.as_deref(), Some("10.0.0.7"));
+    }
+}
