@@ -11,5 +11,6 @@ pub mod lease;
 pub mod link;
 pub mod metrics;
 pub mod role;
+pub mod server;
 pub mod store;
 pub mod writer;

@@ -1,3 +1,77 @@
 //! `vectorizer-node`: the server's command line.
 
-fn main() {}
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+use vectorizer_node::config::{CommandLine, Config, Log, LogFormat};
+use vectorizer_node::server;
+
+fn main() -> ExitCode {
+    let flags = CommandLine::parse().into_flags();
+    let config = match Config::of_process(&flags) {
+        Ok(config) => config,
+        Err(error) => return fail(2, &error),
+    };
+    if let Err(error) = log_to_stderr(&config.log) {
+        return fail(2, &error);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &error),
+    };
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        if let Err(error) = stop_on_signals(stop.clone()) {
+            return fail(1, &error);
+        }
+        match server::run(config, stop).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(1, &error),
+        }
+    })
+}
+
+fn fail(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("vectorizer-node: {error}");
+    ExitCode::from(code)
+}
+
+fn log_to_stderr(log: &Log) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = EnvFilter::try_new(&log.filter)?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().init(),
+    }
+    Ok(())
+}
+
+/// SIGTERM, as Kubernetes sends it, and SIGINT drain the node; a second one ends it at once.
+fn stop_on_signals(stop: CancellationToken) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        for first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if first {
+                stop.cancel();
+            } else {
+                std::process::exit(130);
+            }
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! A node from start to end: what is opened in which order, and what is closed in which.
+//!
+//! At the end, requests come first: they are given time to finish while replication still runs, so that what they
+//! wrote reaches the replicas; then the writer makes everything durable.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use vectorizer_api::lease::Holder;
+use vectorizer_replication::auth::Token;
+use vectorizer_replication::command::{Command, Standing};
+
+use crate::config::{Address, Config, StaticRole};
+use crate::data_dir::{DataDir, DataDirError};
+use crate::http::{self, Addresses, Api, Parts, announce};
+use crate::journal::JournalOptions;
+use crate::lease::{KubernetesLease, Leadership, LeaseError};
+use crate::link::{self, LinkContext, LinkOptions};
+use crate::writer::{self, WriterHandle, WriterOptions};
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} for {purpose}: {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// REST or replication.
+        purpose: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A thread or file of the node itself could not be made.
+    #[error("{0}: {1}")]
+    System(&'static str, std::io::Error),
+    /// The Lease cannot be reached at all: no credentials, or no API server configured.
+    #[error("the lease: {0}")]
+    Lease(#[from] LeaseError),
+    /// The configured role contradicts what the data directory holds.
+    #[error("the configured role cannot be taken: {0}")]
+    Role(String),
+}
+
+/// Runs a node until `stop`. Returns once everything is durable and closed.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartError> {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let boot_id = Uuid::new_v4();
+    let options = JournalOptions {
+        segment_bytes: config.storage.segment_bytes,
+        log_size: config.replication.log_size,
+        ..JournalOptions::default()
+    };
+    // Recovery reads the disk for as long as it takes.
+    let path = config.node.data_dir.clone();
+    let (data, opened) = tokio::task::spawn_blocking(move || DataDir::open(&path, options))
+        .await
+        .map_err(|e| StartError::System("recovery", e.into()))??;
+    let role = opened.role.state();
+    tracing::info!(node_id = %role.node_id, %boot_id, standing = ?role.standing, "this node");
+    let was_master = matches!(role.standing, Standing::Master { .. });
+
+    let leadership = match &config.kubernetes {
+        None => Leadership::Static,
+        Some(k8s) => {
+            let identity = Holder {
+                pod: k8s.pod.clone(),
+                node_id: role.node_id,
+                boot_id,
+            };
+            Leadership::Kubernetes(Arc::new(
+                KubernetesLease::connect(&k8s.namespace, &k8s.lease, identity).await?,
+            ))
+        }
+    };
+    let store = opened.store.clone();
+    let options = WriterOptions {
+        durability: config.storage.durability,
+        ..WriterOptions::default()
+    };
+    let writer::Start {
+        handle: writer,
+        pulse,
+    } = writer::start(data, opened, leadership.permit(), boot_id, options)
+        .map_err(|e| StartError::System("the writer's thread", e))?;
+    if config.kubernetes.is_none() {
+        take_configured_role(&config, &writer).await?;
+    }
+
+    let http = TcpListener::bind(config.server.bind_address.to_string())
+        .await
+        .map_err(|source| cannot_listen(&config.server.bind_address, "REST", source))?;
+    let context = LinkContext::new(writer.clone(), store.clone(), link_options(&config));
+    let mut background = Vec::new();
+    let mut replication_address = None;
+    if config.replication.enabled {
+        let bind = &config.replication.bind_address;
+        let listening = link::spawn_master_listener(context.clone(), bind.to_string())
+            .await
+            .map_err(|source| cannot_listen(bind, "replication", source))?;
+        replication_address = Some(listening.address);
+        background.push(listening.task);
+        background.push(link::spawn_replica(context.clone()));
+    }
+    background.push(tokio::spawn(leadership.clone().run(
+        writer.clone(),
+        pulse.clone(),
+        was_master,
+    )));
+
+    let addresses = Addresses {
+        pid: std::process::id(),
+        http: http
+            .local_addr()
+            .map_err(|e| StartError::System("the REST port", e))?,
+        replication: replication_address,
+    };
+    let ready_file = config.ready_file.clone();
+    let api = Api::new(Parts {
+        config,
+        writer: writer.clone(),
+        pulse,
+        leadership,
+        store,
+        replicas: context.table.clone(),
+        links: context.stats.clone(),
+        replication_address,
+    })
+    .map_err(|e| StartError::System("the client for forwarded writes", std::io::Error::other(e)))?;
+    let replication = addresses
+        .replication
+        .map_or_else(|| "off".to_owned(), |a| a.to_string());
+    tracing::info!(http = %addresses.http, replication, "listening");
+    if let Some(file) = ready_file {
+        announce(&file, &addresses).map_err(|e| StartError::System("the ready file", e))?;
+    }
+    let served = http::serve(http, api, stop).await;
+    // What was just acknowledged is on its way to the replicas: they are cut off after the requests have ended.
+    for task in background {
+        task.abort();
+    }
+    writer.stop().await;
+    tracing::info!("stopped");
+    served.map_err(|e| StartError::System("the REST port", e))
+}
+
+/// Without Kubernetes the configuration says what the node is, at every start.
+async fn take_configured_role(config: &Config, writer: &WriterHandle) -> Result<(), StartError> {
+    let (cluster, has_data) = {
+        let state = writer.state();
+        let now = state.borrow();
+        (now.cluster, now.has_data)
+    };
+    let command = match (config.replication.role, &config.replication.master_address) {
+        (Some(StaticRole::Replica), Some(address)) => Command::ConfiguredReplica {
+            master_address: address.to_string(),
+            master_url: config.replication.master_url.clone(),
+        },
+        // A master with an empty data directory begins a cluster of its own.
+        (Some(StaticRole::Master) | None, _) if cluster.is_none() && !has_data => {
+            Command::Initialize {
+                cluster: Uuid::new_v4(),
+                epoch: 1,
+            }
+        }
+        (Some(StaticRole::Master) | None, _) => Command::ConfiguredMaster,
+        (Some(StaticRole::Replica), None) => {
+            return Err(StartError::Role(
+                "replication.master_address is required for a replica".into(),
+            ));
+        }
+    };
+    writer
+        .command(command)
+        .await
+        .map_err(|e| StartError::Role(e.message))
+}
+
+fn link_options(config: &Config) -> LinkOptions {
+    let replication = &config.replication;
+    LinkOptions {
+        name: config.node.name.clone(),
+        advertised: config.node.advertised_host.as_ref().map(|host| {
+            Address {
+                host: host.clone(),
+                port: replication.bind_address.port,
+            }
+            .to_string()
+        }),
+        token: replication
+            .token
+            .as_ref()
+            .and_then(|t| Token::new(t.current().to_vec())),
+        heartbeat: replication.heartbeat_interval,
+        timeout: replication.replica_timeout,
+        reconnect: replication.reconnect_interval,
+        ..LinkOptions::default()
+    }
+}
+
+fn cannot_listen(address: &Address, purpose: &'static str, source: std::io::Error) -> StartError {
+    StartError::Listen {
+        address: address.to_string(),
+        purpose,
+        source,
+    }
+}
