@@ -10,4 +10,5 @@ tests/images.sh
 step "The operator: helm install vectorizer-operator charts/vectorizer-operator"
 tests/install.sh
 step_done
-exec target/image/vectorizer-e2e demo
+cargo build --quiet "${CARGO_FLAGS[@]}" --bin vectorizer-e2e
+exec "$RELEASE/vectorizer-e2e" demo

@@ -3,7 +3,8 @@
 #
 # The binaries are compiled here, where the tests want them too, and copied into the images. Where they would not run
 # there (a C library newer than that of Debian 12) the images compile from source, which needs a Rust image.
-# BINARIES=source or BINARIES=prebuilt decides otherwise.
+# BINARIES=source or BINARIES=prebuilt decides otherwise. `images.sh --built` takes the binaries that are there, which
+# after the tests' own build are those that the process tests run.
 set -euo pipefail
 . "$(dirname "$0")/steps.sh"
 . tests/kind/env.sh
@@ -13,21 +14,17 @@ suits_debian_12() {
   version=$(getconf GNU_LIBC_VERSION 2>/dev/null) || return
   [ "$(printf '%s\n' "${version#glibc }" 2.36 | sort -V | tail -n 1)" = 2.36 ]
 }
-binaries=${BINARIES:-}
-[ -n "$binaries" ] || { if suits_debian_12; then binaries=prebuilt; else binaries=source; fi; }
+binaries=${BINARIES:-$(suits_debian_12 && echo prebuilt || echo source)}
 
 options=()
 if [ "$binaries" = prebuilt ]; then
-  step "Binaries for the images (about 10 minutes the first time on 2 cores)"
-  cargo build "${CARGO_FLAGS[@]}" --bins
+  if [ "${1:-}" != --built ]; then
+    step "Binaries for the images (about 10 minutes the first time on 2 cores)"
+    cargo build "${CARGO_FLAGS[@]}" --bins
+  fi
   mkdir -p target/image
   for binary in vectorizer-node vectorizer-operator vectorizer-e2e; do
-    # Only when it changed: Docker then reuses its layers.
-    cmp -s "target/release/$binary" "target/image/$binary" || {
-      cp "target/release/$binary" "target/image/$binary.part"
-      strip "target/image/$binary.part" 2>/dev/null || true
-      mv "target/image/$binary.part" "target/image/$binary"
-    }
+    cp "$RELEASE/$binary" target/image/
   done
   options=(--build-arg BUILDER=debian:bookworm-slim)
 fi

@@ -73,7 +73,7 @@ tests unit cargo test "${CARGO_FLAGS[@]}" --no-fail-fast --lib --bins "${integra
 
 step "Images"
 . tests/kind/env.sh
-check "images" tests/images.sh || finish
+check "images" tests/images.sh --built || finish
 check "image sizes" tests/sizes.sh
 check "helm install" tests/install.sh || finish
 

@@ -5,6 +5,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 # One set of flags for every cargo command of tests and images: another set would compile everything once more.
 # shellcheck disable=SC2034
 CARGO_FLAGS=(--release --locked --workspace --features vectorizer-e2e/e2e)
+# shellcheck disable=SC2034
+RELEASE=${CARGO_TARGET_DIR:-target}/release
 
 step() { # step TITLE: begins a step, and says how long the one before it took
   step_done
