@@ -307,5 +307,11 @@ fn said(
     })
 }
 
+/// The pause after so many failures in a row: a second, doubled each time, up to `longest`.
+pub fn backoff(failures: u32, longest: Duration) -> Duration {
+    let doubled = 1u64 << failures.saturating_sub(1).min(16);
+    Duration::from_secs(doubled).min(longest)
+}
+
 #[cfg(test)]
 mod tests;

@@ -4,10 +4,13 @@
 //! it out in order, `report` writes the status. Their data are in `world` and `plan`; what a user sees is in `crd`.
 
 pub mod act;
+pub mod controller;
 pub mod crd;
+pub mod leader;
 pub mod names;
 pub mod observe;
 pub mod plan;
 pub mod render;
 pub mod report;
+pub mod telemetry;
 pub mod world;
