@@ -98,10 +98,11 @@ fn is_json(headers: &HeaderMap) -> Result<(), ApiError> {
 }
 
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    let bytes = if bytes.trim_ascii().is_empty() {
-        b"{}"
-    } else {
-        bytes
+    let bytes = match bytes.trim_ascii_start().first() {
+        None => b"{}",
+        Some(b'{') => bytes,
+        // A list in the order of the fields would be taken as well.
+        Some(_) => return Err(invalid("body", "expected a JSON object")),
     };
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {

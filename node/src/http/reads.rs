@@ -15,7 +15,7 @@ use super::Api;
 use super::answer::invalid;
 
 /// A read waits for its position no longer than this.
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 5000 });
 
 /// Whether a read may go on.
 pub(super) async fn admit(api: &Api, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -71,8 +71,8 @@ fn too_far_behind(api: &Api, wanted: Position) -> ApiError {
     ApiError::new(
         ErrorCode::Unavailable,
         format!(
-            "this node has applied {applied} and did not reach {wanted} within {} s: read from the master ({master}) or try again",
-            LONGEST_WAIT.as_secs()
+            "this node has applied {applied} and did not reach {wanted} within {} ms: read from the master ({master}) or try again",
+            LONGEST_WAIT.as_millis()
         ),
     )
     .with_details(json!({

@@ -166,6 +166,7 @@ impl Writer {
             self.open_epoch(epoch, change);
         } else if persists {
             self.save_role(change);
+            self.publish_progress();
             self.publish_state();
         }
     }

@@ -401,6 +401,8 @@ impl Writer {
         let position = self.append_own(epoch, &[record], &payload);
         self.sync_or_abort();
         tracing::info!(%position, "opened an epoch as master");
+        // Who sees the role sees the epoch's first record as well: the command's answer carries both.
+        self.publish_progress();
         self.publish_state();
     }
 

@@ -9,13 +9,11 @@ use serde::{Deserialize, Serialize};
 pub enum Metric {
     /// Cosine of the angle.
     #[default]
-    #[serde(alias = "Cosine")]
     Cosine,
     /// Euclidean distance.
-    #[serde(alias = "Euclidean")]
     Euclidean,
     /// Dot product.
-    #[serde(alias = "dot_product", alias = "DotProduct")]
+    #[serde(alias = "dot_product")]
     DotProduct,
 }
 

@@ -1,0 +1,168 @@
+use vectorizer_api::POSITION_HEADER;
+
+use super::*;
+use crate::http::{endpoints, openapi};
+
+#[tokio::test]
+async fn health_is_three_texts_and_more() {
+    let health = Node::master().await.get("/health").await.good();
+    for field in ["status", "version", "timestamp"] {
+        assert!(health[field].is_string(), "{health}");
+    }
+    assert_eq!(health["status"], "healthy");
+    assert!(health["timestamp"].as_str().unwrap().ends_with('Z'));
+}
+
+#[tokio::test]
+async fn what_has_no_endpoint_is_an_error_of_the_api_as_well() {
+    let node = Node::master().await;
+    let error = node.get("/nothing/here").await.error();
+    assert_eq!(error.error_type, ErrorCode::EndpointNotFound);
+    assert!(error.message.contains("/nothing/here"), "{error}");
+    let answer = node.call(Method::PUT, "/collections/c", "{}").await;
+    let error = answer.error();
+    assert_eq!(error.error_type, ErrorCode::MethodNotAllowed);
+    assert!(
+        error
+            .message
+            .contains("PUT is not allowed on /collections/{name}"),
+        "{error}"
+    );
+    assert!(error.message.contains("GET or DELETE"), "{error}");
+    assert_eq!(answer.header(vectorizer_api::ROLE_HEADER), "master");
+}
+
+#[tokio::test]
+async fn a_master_is_alive_and_ready_until_it_stops() {
+    let node = Node::master().await;
+    node.get("/livez").await.good();
+    assert_eq!(node.get("/readyz").await.good()["role"], "master");
+    node.api.stop();
+    let error = node.get("/readyz").await.error();
+    assert!(error.message.contains("stopping"), "{error}");
+    node.api.writer.stop().await;
+    assert_eq!(node.get("/livez").await.code(), ErrorCode::Unavailable);
+}
+
+#[tokio::test]
+async fn requests_above_the_limit_are_told_when_to_come_back_and_probes_are_not_counted() {
+    let node = Node::master_with(&["server.max_concurrent_requests=1"]).await;
+    let slow = Request::get("/collections")
+        .header(POSITION_HEADER, "1.1000")
+        .body(Body::empty())
+        .unwrap();
+    // The slow request has taken the only place by the time that the others are sent: it comes first in `join`.
+    let others = async {
+        let refused = node.get("/collections").await;
+        assert_eq!(refused.code(), ErrorCode::TooManyRequests);
+        assert_eq!(refused.header("retry-after"), "1");
+        node.get("/readyz").await.good();
+        node.get("/metrics").await;
+        assert_eq!(
+            node.get("/control/state").await.code(),
+            ErrorCode::Forbidden,
+            "no room needed"
+        );
+    };
+    let (slow, ()) = tokio::join!(node.send(slow), others);
+    assert_eq!(slow.code(), ErrorCode::Unavailable);
+    node.get("/collections").await.good();
+}
+
+#[tokio::test]
+async fn metrics_count_requests_by_endpoint_and_show_the_node() {
+    let node = Node::master().await;
+    node.get("/collections/a-name").await.error();
+    node.get("/nowhere").await.error();
+    for path in ["/metrics", "/prometheus/metrics"] {
+        let answer = node.get(path).await;
+        assert!(
+            answer
+                .header("content-type")
+                .starts_with("application/openmetrics-text")
+        );
+        let text = String::from_utf8(answer.bytes.to_vec()).unwrap();
+        for line in [
+            r#"vectorizer_http_requests_total{endpoint="/collections/{name}",status="404"} 1"#,
+            r#"vectorizer_http_requests_total{endpoint="unmatched",status="404"} 1"#,
+            r#"vectorizer_http_refusals_total{error_type="collection_not_found"} 1"#,
+            "vectorizer_is_master 1",
+            "vectorizer_writable 1",
+            "vectorizer_applied_offset 1",
+            "vectorizer_full_syncs_total 0",
+            "# EOF",
+        ] {
+            assert!(text.contains(line), "{line} not in\n{text}");
+        }
+        assert!(
+            !text.contains("a-name"),
+            "names of collections are nobody's business"
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_endpoint_is_in_the_document_and_nothing_else() {
+    let node = Node::master().await;
+    let document = node.get("/openapi.json").await.good();
+    let mut documented = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            documented.push(format!("{} {path}", method.to_uppercase()));
+        }
+    }
+    let mut routed: Vec<_> = endpoints::all()
+        .iter()
+        .map(|endpoint| format!("{} {}", endpoint.method, endpoint.path))
+        .collect();
+    documented.sort();
+    routed.sort();
+    assert_eq!(documented, routed);
+    // Each is answered by its own handler, not by a fallback.
+    for endpoint in endpoints::all() {
+        let path = endpoint.path.replace("{name}", "c").replace("{id}", "1");
+        let answer = node.call(endpoint.method.clone(), &path, "").await;
+        if !answer.status.is_success() {
+            let code = answer.code();
+            assert_ne!(code, ErrorCode::EndpointNotFound, "{path}");
+            assert_ne!(code, ErrorCode::MethodNotAllowed, "{path}");
+        }
+    }
+}
+
+#[test]
+fn the_document_refers_to_nothing_that_it_does_not_hold() {
+    let document = openapi::describe(&endpoints::all());
+    let text = document.to_string();
+    let mut rest = text.as_str();
+    let mut found = 0;
+    while let Some(at) = rest.find("\"#/") {
+        rest = &rest[at + 2..];
+        let pointer = &rest[..rest.find('"').unwrap()];
+        assert!(
+            document.pointer(pointer).is_some(),
+            "{pointer} leads nowhere"
+        );
+        found += 1;
+    }
+    assert!(found > 50, "{found}");
+    for code in ErrorCode::ALL {
+        assert_eq!(document["x-error-types"][code.as_str()], code.status());
+    }
+}
+
+#[tokio::test]
+async fn the_page_loads_nothing_from_elsewhere() {
+    let node = Node::master().await;
+    for path in ["/", "/docs"] {
+        let answer = node.get(path).await;
+        assert!(answer.header("content-type").starts_with("text/html"));
+        assert!(
+            answer
+                .header("content-security-policy")
+                .contains("default-src 'none'")
+        );
+        let page = String::from_utf8(answer.bytes.to_vec()).unwrap();
+        assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("src="));
+    }
+}
