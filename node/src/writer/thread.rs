@@ -198,7 +198,8 @@ impl Writer {
             self.finish_drain(stopped.is_some());
             self.pulse.store(boot_time_ms(), Ordering::Relaxed);
             if let Some(reply) = stopped {
-                // Who asked for the stop may have gone.
+                // The data directory is free again when this is answered. Who asked may have gone.
+                drop(self);
                 let _ = reply.send(());
                 return;
             }
