@@ -14,20 +14,38 @@ pub(crate) enum Breakage {
     ResetOffsetsOnRestart,
     /// A replica acknowledges before it appends.
     AckBeforeAppend,
-    /// A divergent tail is kept where it has to be cut.
+    /// A divergent tail is kept where it has to be cut, and the chain is not looked at.
     SkipTruncate,
-    /// A replica takes a batch without looking at the chain before it, and a master lets it.
-    IgnoreChain,
-    /// A snapshot counts as complete at its last chunk, not at the end of what was written meanwhile.
+    /// A snapshot counts as complete at its start, not at the end of what was written meanwhile.
     SnapshotExactTooEarly,
     /// A restarted master goes on in the epoch of its former process.
     KeepEpochOnRestart,
-    /// `promote` does not look at the position.
-    PromoteAnywhere,
-    /// A hand-over does not wait for the target.
+    /// A hand-over does not wait for its target, and a promotion does not look at the position.
     HandOverWithoutWaiting,
+    /// A master answers writes before they are durable.
+    SkipFsync,
     /// Whoever asks is fed, without a window.
     UnboundedWindow,
+    /// What was taken over of the log is not looked at: every reconnect is a full sync.
+    AlwaysSnapshot,
+}
+
+#[cfg(test)]
+impl Breakage {
+    /// Every defect.
+    pub(crate) const ALL: [Breakage; 11] = [
+        Breakage::DropEpochCheck,
+        Breakage::ResumeOneOff,
+        Breakage::ResetOffsetsOnRestart,
+        Breakage::AckBeforeAppend,
+        Breakage::SkipTruncate,
+        Breakage::SnapshotExactTooEarly,
+        Breakage::KeepEpochOnRestart,
+        Breakage::HandOverWithoutWaiting,
+        Breakage::SkipFsync,
+        Breakage::UnboundedWindow,
+        Breakage::AlwaysSnapshot,
+    ];
 }
 
 #[cfg(not(test))]

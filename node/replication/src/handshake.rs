@@ -102,7 +102,7 @@ pub fn common_offset(replica: &ReplicaLog, master: &MasterLog) -> u64 {
 pub fn decide(replica: &ReplicaLog, master: &MasterLog, chain_there: Option<Chain>) -> Start {
     let snapshot = |why| Start::Snapshot { why };
     let end = replica.end.position.offset;
-    if replica.wants_snapshot {
+    if replica.wants_snapshot || breakage::on(Breakage::AlwaysSnapshot) {
         return snapshot(Why::Asked);
     }
     if end == 0 {
@@ -137,7 +137,7 @@ pub fn decide(replica: &ReplicaLog, master: &MasterLog, chain_there: Option<Chai
             },
         };
     }
-    if chain != replica.end.chain && !breakage::on(Breakage::IgnoreChain) {
+    if chain != replica.end.chain && !breakage::on(Breakage::SkipTruncate) {
         return snapshot(Why::ChainDiffers);
     }
     if breakage::on(Breakage::ResumeOneOff) && common < master.end.position.offset {

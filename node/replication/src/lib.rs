@@ -16,3 +16,6 @@ pub mod position;
 pub mod replica;
 pub mod roster;
 pub mod session;
+
+#[cfg(test)]
+mod sim;

@@ -360,7 +360,7 @@ impl ReplicaSession {
                 && batch.chain_before() == self.next.chain
                 && batch.epoch() >= self.next.position.epoch
                 && batch.epoch() <= self.epoch;
-            if !fits && !breakage::on(Breakage::IgnoreChain) {
+            if !fits && !breakage::on(Breakage::SkipTruncate) {
                 let text = format!(
                     "after {} (chain {:?}), in epoch {}, came {batch:?} (chain before {:?})",
                     self.next.position,

@@ -302,7 +302,12 @@ impl Pair {
     fn rejected(&self) -> Option<&Reject> {
         match self.refused() {
             Closed::Refused(reject) | Closed::Refusing(reject) => Some(reject),
-            _ => None,
+            Closed::Timeout(_)
+            | Closed::HandshakeTimeout(_)
+            | Closed::Unauthenticated(_)
+            | Closed::Protocol(_)
+            | Closed::Mismatch(_)
+            | Closed::Local(_) => None,
         }
     }
 }

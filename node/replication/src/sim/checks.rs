@@ -1,0 +1,151 @@
+//! What must hold, one function each. A violation is a panic with the seed's trace position.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::disk::Store;
+use super::{LONGEST_PIECE, WINDOW};
+use crate::batch::Batch;
+use crate::position::{Chain, Position};
+
+/// What is known about the run from above, which no node knows.
+#[derive(Default)]
+pub(super) struct Checks {
+    /// Chain and digest at each position, by whoever was there first.
+    known: HashMap<Position, (Chain, u128)>,
+    /// Which node and process opened an epoch.
+    opened: BTreeMap<u64, (usize, u64)>,
+    highest_acknowledged: u64,
+    /// Acknowledged writes that must be found in the end.
+    expected: BTreeSet<Position>,
+    highest_durable: HashMap<usize, u64>,
+    pub(super) acknowledged: u64,
+    pub(super) lost_to_failover: u64,
+    pub(super) full_syncs: u64,
+    pub(super) partial_syncs: u64,
+    pub(super) truncations: u64,
+    pub(super) switchovers: u64,
+    pub(super) failovers: u64,
+    pub(super) retakes: u64,
+}
+
+impl Checks {
+    /// Prefix: two nodes at the same position hold the same bytes, and the same data.
+    pub(super) fn appended(&mut self, node: usize, batch: &Batch, store: &Store) {
+        let here = (batch.chain_after(), store.digest());
+        let known = *self.known.entry(batch.end()).or_insert(here);
+        assert!(
+            known.0 == here.0,
+            "prefix: node {node} has other bytes at {}",
+            batch.end()
+        );
+        assert!(
+            known.1 == here.1,
+            "digest: node {node} has other data at {}",
+            batch.end()
+        );
+    }
+
+    /// Digest: data that a node serves is that of its position.
+    pub(super) fn exact(&self, node: usize, store: &Store) {
+        if let Some((_, digest)) = self.known.get(&store.applied) {
+            let same = *digest == store.digest();
+            assert!(
+                same,
+                "digest: node {node} serves other data at {}",
+                store.applied
+            );
+        }
+    }
+
+    /// A promise is never taken back.
+    pub(super) fn promise(&self, node: usize, before: u64, after: u64) {
+        assert!(
+            after >= before,
+            "promise: node {node} went back from {before} to {after}"
+        );
+    }
+
+    /// An epoch belongs to one process for ever.
+    pub(super) fn opened(&mut self, node: usize, boot: u64, epoch: u64) {
+        let owner = *self.opened.entry(epoch).or_insert((node, boot));
+        assert!(
+            owner == (node, boot),
+            "epoch {epoch} opened by {owner:?} and by {:?}",
+            (node, boot)
+        );
+    }
+
+    /// At most one node acknowledges in an epoch, none below one that was acknowledged in or promised.
+    pub(super) fn acknowledged(
+        &mut self,
+        node: usize,
+        boot: u64,
+        promised: u64,
+        position: Position,
+    ) {
+        let epoch = position.epoch;
+        let owner = self.opened.get(&epoch);
+        assert!(
+            owner == Some(&(node, boot)),
+            "acknowledging: node {node} in epoch {epoch} of {owner:?}"
+        );
+        assert!(
+            promised <= epoch,
+            "acknowledging: node {node} in {epoch}, promised {promised}"
+        );
+        assert!(
+            epoch >= self.highest_acknowledged,
+            "acknowledging: node {node} in {epoch}, after {}",
+            self.highest_acknowledged
+        );
+        self.highest_acknowledged = epoch;
+        self.acknowledged += 1;
+        self.expected.insert(position);
+    }
+
+    /// What a replica's watermark says is on its disk, is.
+    pub(super) fn watermark(&self, node: usize, durable: u64) {
+        let highest = self.highest_durable.get(&node).copied().unwrap_or(0);
+        assert!(
+            durable <= highest,
+            "durable: node {node} acknowledged {durable}, has {highest}"
+        );
+    }
+
+    /// A node's disk holds everything up to there.
+    pub(super) fn durable(&mut self, node: usize, durable: u64) {
+        let highest = self.highest_durable.entry(node).or_default();
+        *highest = durable.max(*highest);
+    }
+
+    /// Bounded memory: what is under way to a replica stays within the window, one piece aside.
+    pub(super) fn in_flight(&self, bytes: usize) {
+        assert!(
+            bytes <= WINDOW + LONGEST_PIECE,
+            "memory: {bytes} bytes under way"
+        );
+    }
+
+    /// No needless full sync: there is one only where the log no longer holds what is missing.
+    pub(super) fn full_sync(&mut self, needed: bool, why: &str) {
+        assert!(needed, "needless full sync: {why}");
+        self.full_syncs += 1;
+    }
+
+    /// A change of master that loses nothing: everything acknowledged is in the new master's log.
+    pub(super) fn nothing_lost(&self, what: &str, has: impl Fn(Position) -> bool) {
+        for position in &self.expected {
+            assert!(
+                has(*position),
+                "{what}: {position} was acknowledged and is lost"
+            );
+        }
+    }
+
+    /// A failover from an asynchronous master gives up what the chosen node does not have, and says how much.
+    pub(super) fn give_up(&mut self, has: impl Fn(Position) -> bool) {
+        let before = self.expected.len();
+        self.expected.retain(|position| has(*position));
+        self.lost_to_failover += (before - self.expected.len()) as u64;
+    }
+}

@@ -1,0 +1,539 @@
+//! The sessions of a node, driven as the real link drives them, frames included.
+
+use bytes::{Bytes, BytesMut};
+use uuid::Uuid;
+
+use super::disk::{Incoming, Log, Store};
+use super::node::Node;
+use super::world::{Side, World};
+use super::{HEARTBEAT, KEYS, TIMEOUT, WINDOW};
+use crate::auth::Token;
+use crate::batch::Batch;
+use crate::command::Command;
+use crate::frame;
+use crate::handshake::ReplicaLog;
+use crate::master::{self, LogView, MasterConfig, MasterSession, Serving, SyncKind};
+use crate::message::{Message, Reject, SnapshotBegin};
+use crate::replica::{self, LocalLog, ReplicaConfig, ReplicaSession};
+use crate::roster::SessionNumber;
+use crate::session::{Closed, LinkConfig};
+
+/// A connection from the master's side.
+pub(super) struct Feed {
+    session: MasterSession,
+    inbox: BytesMut,
+    epoch: Option<u64>,
+    seat: Option<(Uuid, SessionNumber)>,
+    /// The log from here on is held.
+    pub(super) pin: Option<u64>,
+    next_key: u8,
+}
+
+/// A connection from the replica's side.
+pub(super) struct Follow {
+    connection: u64,
+    session: ReplicaSession,
+    inbox: BytesMut,
+    master: usize,
+    /// Its master's epoch was refused, or somebody else is followed now.
+    pub(super) over: bool,
+}
+
+fn link(node: &Node, salt: u64) -> LinkConfig {
+    LinkConfig {
+        node_id: node.id,
+        boot_id: Uuid::from_u128(u128::from(node.boot)),
+        token: Token::new("simulated"),
+        nonce: [salt as u8; 32],
+        heartbeat: HEARTBEAT,
+        timeout: TIMEOUT,
+    }
+}
+
+fn view(node: &Node) -> LogView {
+    LogView {
+        first_offset: node.log.first_offset(),
+        end: node.log.end(),
+        durable: node.durable,
+        covered: 0,
+    }
+}
+
+fn local(node: &Node) -> LocalLog {
+    LocalLog {
+        log: ReplicaLog {
+            end: node.log.end(),
+            history: node.role.history.clone(),
+            has_data: node.role.has_data,
+            wants_snapshot: node.wants_snapshot,
+        },
+        durable: node.durable,
+        applied: node.store.applied.offset,
+    }
+}
+
+fn bytes_of(message: &Message) -> Bytes {
+    let mut parts: Vec<Bytes> = Vec::new();
+    message.encode(&mut parts);
+    parts.concat().into()
+}
+
+/// The next message in an inbox. Nothing corrupts frames here: what is no message is a defect.
+fn next(inbox: &mut BytesMut, limit: usize) -> Option<Message> {
+    let frame = frame::decode(inbox, limit).expect("a frame");
+    frame.map(|frame| Message::decode(frame).expect("a message"))
+}
+
+impl World {
+    /// Connects to whom the node follows, if it is time.
+    pub(super) fn connect(&mut self, node: usize) {
+        let n = &self.nodes[node];
+        let Some(master) = n.master() else { return };
+        if n.follow.is_some() || self.now < n.connect_at {
+            return;
+        }
+        self.nodes[node].connect_at = self.now + self.random.between(20, 200);
+        if !self.nodes[master].up || !self.reaches(node, master) || master == node {
+            return;
+        }
+        let connection = self.make_connection(master, node);
+        let n = &mut self.nodes[node];
+        let config = ReplicaConfig {
+            link: link(n, connection),
+            cluster: n.role.cluster,
+            promised: n.role.promised,
+            name: node.to_string(),
+            advertised: None,
+        };
+        n.follow = Some(Follow {
+            connection,
+            session: ReplicaSession::new(self.now, config, local(n)),
+            inbox: BytesMut::new(),
+            master,
+            over: false,
+        });
+        self.drain_follow(node);
+    }
+
+    pub(super) fn accept(&mut self, node: usize, connection: u64) {
+        let n = &mut self.nodes[node];
+        let serving = match (n.writing, n.role.cluster) {
+            (Some(epoch), Some(cluster)) => Serving::Master {
+                cluster,
+                epoch,
+                history: n.role.history.clone(),
+            },
+            (Some(_) | None, _) => Serving::NotMaster { address: None },
+        };
+        let config = MasterConfig {
+            link: link(n, connection + 7),
+            serving,
+            window: WINDOW,
+        };
+        let feed = Feed {
+            session: MasterSession::new(self.now, config, view(n)),
+            inbox: BytesMut::new(),
+            epoch: n.writing,
+            seat: None,
+            pin: None,
+            next_key: 0,
+        };
+        n.feeds.insert(connection, feed);
+    }
+
+    pub(super) fn received(&mut self, node: usize, connection: u64, to: Side, bytes: &[u8]) {
+        match to {
+            Side::Master => self.feed_received(node, connection, bytes),
+            Side::Replica => {
+                if let Some(follow) = &mut self.nodes[node].follow
+                    && follow.connection == connection
+                {
+                    follow.inbox.extend_from_slice(bytes);
+                    self.follow_messages(node);
+                }
+            }
+        }
+    }
+
+    /// A connection is gone.
+    pub(super) fn lost(&mut self, node: usize, connection: u64, side: Side) {
+        match side {
+            Side::Master => self.end_feed(node, connection),
+            Side::Replica => {
+                let n = &mut self.nodes[node];
+                if n.follow
+                    .as_ref()
+                    .is_some_and(|f| f.connection == connection)
+                {
+                    n.follow = None;
+                    n.incoming = None;
+                }
+            }
+        }
+    }
+
+    pub(super) fn tick_sessions(&mut self, node: usize) {
+        let now = self.now;
+        let n = &mut self.nodes[node];
+        let due: Vec<u64> = n
+            .feeds
+            .iter()
+            .filter(|(_, f)| f.session.wake_at() <= now)
+            .map(|(connection, _)| *connection)
+            .collect();
+        for connection in due {
+            let clock_ms = now;
+            let store = &self.nodes[node].store;
+            let digest = Some((store.applied, store.digest()));
+            self.feed(node, connection, master::Input::Tick { clock_ms, digest });
+        }
+        if let Some(follow) = &mut self.nodes[node].follow
+            && (follow.session.wake_at() <= now || follow.over)
+        {
+            if follow.over {
+                let over = replica::Input::Failed("the role changed".to_owned());
+                follow.session.handle(now, over);
+            }
+            follow
+                .session
+                .handle(now, replica::Input::Tick { clock_ms: now });
+            self.drain_follow(node);
+        }
+    }
+
+    // The master's side.
+
+    fn feed_received(&mut self, node: usize, connection: u64, bytes: &[u8]) {
+        let Some(feed) = self.nodes[node].feeds.get_mut(&connection) else {
+            return;
+        };
+        feed.inbox.extend_from_slice(bytes);
+        while let Some(feed) = self.nodes[node].feeds.get_mut(&connection)
+            && let Some(message) = next(&mut feed.inbox, feed.session.frame_limit())
+        {
+            self.feed(node, connection, master::Input::Message(message));
+        }
+    }
+
+    pub(super) fn feeds_moved(&mut self, node: usize) {
+        let writing = self.nodes[node].writing;
+        let all: Vec<u64> = self.nodes[node].feeds.keys().copied().collect();
+        for connection in all {
+            let Some(feed) = self.nodes[node].feeds.get(&connection) else {
+                continue;
+            };
+            let input = if feed.epoch == writing {
+                master::Input::Log(view(&self.nodes[node]))
+            } else {
+                master::Input::Stop(Reject::NotMaster(None))
+            };
+            self.feed(node, connection, input);
+        }
+    }
+
+    fn feed(&mut self, node: usize, connection: u64, input: master::Input) {
+        let now = self.now;
+        if let Some(feed) = self.nodes[node].feeds.get_mut(&connection) {
+            feed.session.handle(now, input);
+        }
+        let mut turns = 0;
+        while let Some(feed) = self.nodes[node].feeds.get_mut(&connection)
+            && let Some(output) = feed.session.poll_output()
+        {
+            turns += 1;
+            assert!(turns < 10_000, "a session does not come to rest");
+            if let Some(answer) = self.feed_output(node, connection, output)
+                && let Some(feed) = self.nodes[node].feeds.get_mut(&connection)
+            {
+                feed.session.handle(now, answer);
+                let bytes = feed.session.in_flight();
+                self.checks.in_flight(bytes);
+            }
+        }
+    }
+
+    fn feed_output(
+        &mut self,
+        node: usize,
+        connection: u64,
+        output: master::Output,
+    ) -> Option<master::Input> {
+        use master::{Input, Output};
+        let now = self.now;
+        let n = &mut self.nodes[node];
+        let feed = n.feeds.get_mut(&connection)?;
+        match output {
+            Output::Send(message) => {
+                self.send(connection, Side::Replica, bytes_of(&message));
+                None
+            }
+            Output::LookUpChain(offset) => Some(Input::Chain(n.log.chain_at(offset))),
+            Output::ReadLog { from, max_bytes } => Some(read(&n.log, from, max_bytes)),
+            Output::StartSnapshot => {
+                feed.pin = Some(n.log.end().position.offset);
+                feed.next_key = 0;
+                Some(Input::SnapshotStarted(SnapshotBegin {
+                    id: Uuid::from_u128(u128::from(connection)),
+                    start: n.log.end(),
+                    history: n.role.history.clone(),
+                }))
+            }
+            Output::NextChunk if u64::from(feed.next_key) >= KEYS => Some(Input::SnapshotDone {
+                exact_from: n.log.end().position.offset,
+            }),
+            Output::NextChunk => {
+                let from = feed.next_key;
+                feed.next_key += 6;
+                Some(Input::Chunk(n.store.chunk(from..from + 6)))
+            }
+            Output::Joined {
+                peer,
+                kind,
+                syncing,
+                ack,
+            } => {
+                let id = peer.node_id;
+                let seat = n
+                    .roster
+                    .joined(peer.clone(), String::new(), syncing, ack, now, now);
+                feed.seat = Some((id, seat));
+                self.note(&format!(
+                    "{node} joined by {} on {connection}: {kind:?}",
+                    peer.name
+                ));
+                self.joined(node, connection, kind);
+                None
+            }
+            Output::Acked(ack) => {
+                if let Some((id, seat)) = feed.seat {
+                    n.roster.acked(id, seat, ack);
+                }
+                let replica = self.connections.get(&connection)?.replica;
+                self.checks.watermark(replica, ack.durable);
+                None
+            }
+            Output::Synced => {
+                feed.pin = None;
+                if let Some((id, seat)) = feed.seat {
+                    n.roster.synced(id, seat);
+                }
+                None
+            }
+            Output::Deposed(epoch) => {
+                // Never refused.
+                let _ = n.command(&mut self.checks, &Command::Deposed { epoch });
+                None
+            }
+            Output::Close(reason) => {
+                self.note(&format!("{node} ends feed {connection}: {reason}"));
+                self.end_feed(node, connection);
+                self.close(connection, Side::Master);
+                None
+            }
+        }
+    }
+
+    fn end_feed(&mut self, node: usize, connection: u64) {
+        let n = &mut self.nodes[node];
+        if let Some(feed) = n.feeds.remove(&connection)
+            && let Some((id, seat)) = feed.seat
+        {
+            n.roster.left(id, seat);
+        }
+    }
+
+    /// Counts syncs, and checks full ones against what both logs really hold.
+    fn joined(&mut self, node: usize, connection: u64, kind: SyncKind) {
+        let Some(replica) = self.connections.get(&connection).map(|c| c.replica) else {
+            return;
+        };
+        let SyncKind::Full(why) = kind else {
+            self.checks.partial_syncs += 1;
+            return;
+        };
+        let (m, r) = (&self.nodes[node], &self.nodes[replica]);
+        let same =
+            |offset: &u64| m.role.history.epoch_at(*offset) == r.role.history.epoch_at(*offset);
+        let shorter = m.end().offset.min(r.end().offset);
+        let common = (1..=shorter).rev().find(same).unwrap_or(0);
+        let asked = r.wants_snapshot || !r.role.has_data || !r.up;
+        let needed = asked || common + 1 < m.log.first_offset();
+        self.checks.full_sync(needed, why.as_str());
+    }
+
+    // The replica's side.
+
+    fn follow_messages(&mut self, node: usize) {
+        while let Some(follow) = &mut self.nodes[node].follow
+            && !follow.session.is_waiting()
+            && let Some(message) = next(&mut follow.inbox, follow.session.frame_limit())
+        {
+            let input = replica::Input::Message(message);
+            follow.session.handle(self.now, input);
+            self.drain_follow(node);
+        }
+    }
+
+    pub(super) fn follow_moved(&mut self, node: usize) {
+        let n = &mut self.nodes[node];
+        let target = n.master();
+        if let Some(follow) = &mut n.follow {
+            follow.over |= target != Some(follow.master);
+            let progress = replica::Input::Progress {
+                durable: n.durable,
+                applied: n.store.applied,
+                syncing: n.incoming.is_some(),
+            };
+            follow.session.handle(self.now, progress);
+            self.drain_follow(node);
+        }
+    }
+
+    fn drain_follow(&mut self, node: usize) {
+        while let Some(follow) = &mut self.nodes[node].follow
+            && let Some(output) = follow.session.poll_output()
+        {
+            let connection = follow.connection;
+            let over = follow.over;
+            let answer = self.follow_output(node, connection, over, output);
+            if let Some(answer) = answer
+                && let Some(follow) = &mut self.nodes[node].follow
+            {
+                follow.session.handle(self.now, answer);
+            }
+        }
+    }
+
+    fn follow_output(
+        &mut self,
+        node: usize,
+        connection: u64,
+        over: bool,
+        output: replica::Output,
+    ) -> Option<replica::Input> {
+        use replica::{Input, Output};
+        let failed = |what: &str| Some(Input::Failed(what.to_owned()));
+        let n = &mut self.nodes[node];
+        match output {
+            Output::Send(message) => {
+                self.send(connection, Side::Master, bytes_of(&message));
+                None
+            }
+            Output::AcceptMaster { cluster, epoch } => {
+                let seen = Command::MasterSeen { cluster, epoch };
+                match n.command(&mut self.checks, &seen) {
+                    Ok(_) => Some(Input::Accepted),
+                    Err(refusal) => failed(&refusal.to_string()),
+                }
+            }
+            _ if over => failed("the role changed"),
+            Output::Truncate(to) => {
+                self.checks.truncations += 1;
+                if n.undo(to.position.offset) {
+                    Some(Input::Truncated(local(n)))
+                } else {
+                    n.wants_snapshot = true;
+                    Some(Input::CannotTruncate)
+                }
+            }
+            Output::Append(batches) => Some(self.append(node, &batches)),
+            Output::SnapshotBegin(begin) => {
+                n.incoming = Some(Incoming {
+                    log: Log::starting_at(begin.start),
+                    store: Store::default(),
+                    history: begin.history,
+                    exact_from: None,
+                });
+                None
+            }
+            Output::SnapshotChunk { index, bytes } => {
+                n.incoming.as_mut()?.store.load(&bytes);
+                Some(Input::ChunksTaken(index + 1))
+            }
+            Output::SnapshotEnd(end) => {
+                let incoming = n.incoming.as_mut()?;
+                incoming.exact_from = Some(end.exact_from);
+                incoming.store.applied = incoming.log.end().position;
+                self.install(node);
+                None
+            }
+            Output::Joined { .. } => None,
+            Output::CheckDigest { at, digest } => {
+                let same = n.store.applied != at || n.store.digest() == digest;
+                assert!(same, "digest: node {node} differs from its master at {at}");
+                None
+            }
+            Output::Close(reason) => {
+                assert!(
+                    !matches!(reason, Closed::Mismatch(_)),
+                    "mismatch: node {node}: {reason}"
+                );
+                n.follow = None;
+                n.incoming = None;
+                self.note(&format!("{node} ends follow {connection}: {reason}"));
+                self.close(connection, Side::Replica);
+                None
+            }
+        }
+    }
+
+    fn append(&mut self, node: usize, batches: &[Batch]) -> replica::Input {
+        let n = &mut self.nodes[node];
+        let last = batches.last().map_or(0, Batch::last_offset);
+        if let Some(incoming) = &mut n.incoming {
+            for batch in batches {
+                if incoming.history.epoch_at(batch.first_offset()) < batch.epoch() {
+                    incoming.history.open(crate::position::EpochStart {
+                        epoch: batch.epoch(),
+                        first_offset: batch.first_offset(),
+                        chain: batch.chain_before(),
+                    });
+                }
+                incoming.log.push(batch.clone());
+                incoming.store.apply(batch);
+            }
+            self.install(node);
+        } else {
+            for batch in batches {
+                n.append(&mut self.checks, batch);
+            }
+        }
+        self.start_sync(node);
+        replica::Input::Taken(last)
+    }
+
+    fn install(&mut self, node: usize) {
+        let n = &mut self.nodes[node];
+        if n.incoming.as_ref().is_some_and(Incoming::is_exact) {
+            n.install(&self.checks);
+            self.checks.durable(node, n.durable);
+        }
+    }
+
+    /// The disk begins to follow; the session hears of it with the next tick.
+    fn start_sync(&mut self, node: usize) {
+        let n = &mut self.nodes[node];
+        if n.durable < n.end().offset && !n.sync_under_way {
+            n.sync_under_way = true;
+            let (boot, upto) = (n.boot, n.end().offset);
+            self.after(1, 6, super::world::Event::Synced { node, boot, upto });
+        }
+    }
+}
+
+/// At least one batch, if there is one, up to about `max_bytes`.
+fn read(log: &Log, from: u64, max_bytes: usize) -> master::Input {
+    let mut batches: Vec<Batch> = Vec::new();
+    let mut len = 0;
+    for batch in log.after(from.saturating_sub(1)) {
+        len += batch.bytes().len();
+        if len > max_bytes && !batches.is_empty() {
+            break;
+        }
+        batches.push(batch.clone());
+    }
+    if batches.first().is_some_and(|b| b.first_offset() != from) {
+        return master::Input::Failed("the log no longer reaches back so far".to_owned());
+    }
+    master::Input::Batches(batches)
+}
