@@ -121,8 +121,6 @@ pub struct Store {
     applied: watch::Sender<Position>,
     /// The highest offset whose application has begun.
     begun: AtomicU64,
-    /// Up to here, operations on collections that are not there are passed over: a snapshot was loaded.
-    exact_from: AtomicU64,
     /// Changes when another store takes this one's place.
     era: AtomicU64,
 }
@@ -142,7 +140,6 @@ impl Store {
             published: RwLock::default(),
             applied: watch::Sender::new(Position::ZERO),
             begun: AtomicU64::new(0),
-            exact_from: AtomicU64::new(0),
             era: AtomicU64::new(0),
         }
     }
@@ -211,7 +208,7 @@ impl Store {
             Record::DropCollection { incarnation } => {
                 let mut catalog = self.catalog.write();
                 let Some(dropped) = catalog.by_incarnation.remove(incarnation) else {
-                    return self.absent(offset, *incarnation);
+                    return Err(absent(offset, *incarnation));
                 };
                 catalog.by_name.remove(dropped.name());
                 Ok(0u128.wrapping_sub(dropped.digest_share()))
@@ -223,7 +220,7 @@ impl Store {
                 payload,
             } => {
                 let Some(collection) = self.by_incarnation(*incarnation) else {
-                    return self.absent(offset, *incarnation);
+                    return Err(absent(offset, *incarnation));
                 };
                 let expected = collection.config().dimension;
                 if vector.len() != expected {
@@ -237,7 +234,7 @@ impl Store {
             }
             Record::Delete { incarnation, id } => {
                 let Some(collection) = self.by_incarnation(*incarnation) else {
-                    return self.absent(offset, *incarnation);
+                    return Err(absent(offset, *incarnation));
                 };
                 Ok(collection.delete(offset, time_ms, id))
             }
@@ -252,38 +249,17 @@ impl Store {
         created_ms: u64,
     ) -> Result<u128, ApplyError> {
         let mut catalog = self.catalog.write();
-        if let Some(there) = catalog.by_name.get(name) {
-            // Replayed: it is this one, or a later one of the same name.
-            let newer = there.incarnation() >= offset;
-            return if newer && self.is_replay(offset) {
-                Ok(0)
-            } else {
-                Err(ApplyError::NameTaken {
-                    offset,
-                    name: name.to_owned(),
-                })
-            };
+        if catalog.by_name.contains_key(name) {
+            return Err(ApplyError::NameTaken {
+                offset,
+                name: name.to_owned(),
+            });
         }
         let collection = Collection::new(name, offset, config.clone(), created_ms, created_ms);
         let collection = Arc::new(collection);
         let change = collection.digest_share();
         catalog.insert(collection);
         Ok(change)
-    }
-
-    /// What becomes of an operation on a collection that is not there.
-    fn absent(&self, offset: u64, incarnation: u64) -> Result<u128, ApplyError> {
-        if self.is_replay(offset) {
-            return Ok(0); // dropped after the snapshot began and before it came to it
-        }
-        Err(ApplyError::NoCollection {
-            offset,
-            incarnation,
-        })
-    }
-
-    fn is_replay(&self, offset: u64) -> bool {
-        offset <= self.exact_from.load(Ordering::Relaxed)
     }
 
     /// Position of the last operation applied.
@@ -355,10 +331,10 @@ impl Store {
     ///
     /// It starts at the applied end. Its trailer names the offset from which on it is exact.
     pub fn scan(self: &Arc<Self>) -> SnapshotScan {
-        let era = self.era();
-        // The start is read before the catalog: what was applied by then is in it.
+        // Between two batches, so that the catalog is exactly the start's.
+        let _still = self.applier.lock();
         let Published { end, history, .. } = self.published.read().clone();
-        SnapshotScan::new(self.clone(), era, end, history, self.list())
+        SnapshotScan::new(self.clone(), self.era(), end, history, self.list())
     }
 
     /// Takes over everything from `other`. Readers see all of the old or all of the new; scans of the old one fail.
@@ -370,8 +346,6 @@ impl Store {
         *digest = other.applier.into_inner();
         let begun = other.begun.load(Ordering::SeqCst);
         self.begun.store(begun, Ordering::SeqCst);
-        let exact_from = other.exact_from.load(Ordering::Relaxed);
-        self.exact_from.store(exact_from, Ordering::Relaxed);
         let published = other.published.into_inner();
         let position = published.end.position;
         *self.published.write() = published;
@@ -421,7 +395,6 @@ impl Store {
 
     /// Stands at a snapshot's start from now on.
     fn set_loaded(&self, end: LogEnd, history: History, exact_from: u64) {
-        self.exact_from.store(exact_from, Ordering::Relaxed);
         self.begun.fetch_max(exact_from, Ordering::SeqCst);
         let digest = *self.applier.lock();
         *self.published.write() = Published {
@@ -430,6 +403,13 @@ impl Store {
             digest,
         };
         self.applied.send_replace(end.position);
+    }
+}
+
+fn absent(offset: u64, incarnation: u64) -> ApplyError {
+    ApplyError::NoCollection {
+        offset,
+        incarnation,
     }
 }
 

@@ -137,7 +137,8 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    const INDEX_EVERY: u64 = 64 << 10;
+    /// Small in tests, whose segments are.
+    const INDEX_EVERY: u64 = if cfg!(test) { 150 } else { 64 << 10 };
 
     pub(super) fn new(path: PathBuf, base: LogEnd) -> Self {
         Segment {

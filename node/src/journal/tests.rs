@@ -398,7 +398,7 @@ fn whole_before(bytes: &[u8], batches: &[Batch], name: &str) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6))]
+    #![proptest_config(ProptestConfig::with_cases(4))]
 
     #[test]
     fn a_log_torn_at_any_byte_comes_back_with_its_whole_batches_and_goes_on(

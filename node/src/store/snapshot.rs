@@ -24,8 +24,9 @@
 //!   at most v, and replay either writes v or finds it there. Is it a delete at d, then what was loaded is older than d
 //!   and replay removes it. Operations before the last one cannot do harm in between: a put or delete that is not newer
 //!   than what is there is passed over, and the last one decides.
-//! - Collections are told apart by incarnation. One that was dropped before its entry or after its vectors were read is
-//!   gone after its drop is replayed; operations on one that is not there are passed over up to B, and only up to there.
+//! - The catalog is taken as it is at A, and no entry changes after; a collection that is dropped while its vectors are
+//!   read goes when its drop is replayed. Collections are told apart by incarnation, so that a vector of one that was
+//!   dropped is never taken for one of its successor.
 //! - Nothing newer than B was loaded: an operation is noted as begun before it changes anything, and B is read last.
 //!
 //! So a snapshot may be used by a log that reaches B, and a checkpoint counts only once the log is durable up to B.

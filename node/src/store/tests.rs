@@ -264,3 +264,21 @@ fn listing_is_ordered_by_id_and_pages_do_not_overlap() {
     assert!(docs.list(5, 1_000).records.is_empty());
     assert_eq!(docs.list(usize::MAX, 98).records.len(), 2);
 }
+
+#[test]
+fn what_is_not_newer_than_what_is_there_changes_nothing() {
+    let mut log = Log::new();
+    log.create("docs", 3);
+    let store = log.store();
+    let docs = store.collection("docs").unwrap();
+    let write = |version, value: f32| docs.put(version, 0, "a", &[value; 3], &"{}".into());
+    assert_ne!(write(10, 1.0), 0);
+    let written = docs.get("a");
+    for version in [9, 10] {
+        assert_eq!(write(version, 2.0), 0);
+        assert_eq!(docs.delete(version, 0, "a"), 0);
+        assert_eq!(docs.get("a"), written);
+    }
+    assert_ne!(docs.delete(11, 0, "a"), 0);
+    assert_eq!((docs.get("a"), docs.info().digest), (None, Digest(0)));
+}

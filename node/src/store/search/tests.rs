@@ -129,7 +129,9 @@ proptest! {
         metric in prop_oneof![Just(Metric::Cosine), Just(Metric::Euclidean), Just(Metric::DotProduct)],
     ) {
         let vector = |(a, b): (i8, i8)| vec![f32::from(a), f32::from(b)];
-        let vectors: Vec<_> = values.iter().enumerate().map(|(n, v)| (format!("v{n:02}"), vector(*v))).collect();
+        // Ids in another order than slots.
+        let id = |n: usize| format!("v{:02}", n * 37 % 61);
+        let vectors: Vec<_> = values.iter().enumerate().map(|(n, v)| (id(n), vector(*v))).collect();
         let store = store(metric, &vectors);
         let query = vector(query);
         let mut request = request(&query, limit);
