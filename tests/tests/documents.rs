@@ -67,3 +67,26 @@ fn chart_and_workspace_have_one_version() {
         assert!(chart.contains(&line), "Chart.yaml: {key} is not {version}");
     }
 }
+
+/// Endpoints, fields, status values, variables, keys and modes of the specification.
+const WORDS: &str = "GET /replication/status|POST /replication/configure|GET /replication/stats|\
+GET /replication/replicas|`enabled`|`role`|`bind_address`|`connected_replicas`|`replication_log_size`|\
+`current_offset`|`master_address`|`heartbeat_interval`|`log_size`|`reconnect_interval`|`success`|`message`|\
+`bytes_sent`|`bytes_received`|`last_sync`|`operations_pending`|`snapshot_size`|`replicas`|`count`|`id`|`host`|`port`|\
+`address`|`status`|`lag_ms`|`last_heartbeat`|`operations_synced`|`offset`|`lag_operations`|`Connected`|`Syncing`|\
+`Lagging`|`Disconnected`|`replication.enabled`|`replication.role`|`replication.bind_address`|\
+`replication.heartbeat_interval_secs`|`replication.replica_timeout_secs`|`replication.log_size`|\
+`replication.master_address`|`replication.reconnect_interval_secs`|`REPLICATION_ROLE`|`REPLICATION_BIND_ADDRESS`|\
+`REPLICATION_HEARTBEAT_INTERVAL`|`REPLICATION_LOG_SIZE`|`REPLICATION_MASTER_ADDRESS`|\
+`REPLICATION_RECONNECT_INTERVAL`|Full sync|Partial sync|Auto-reconnect|Lag monitoring|Write protection|\
+Circular replication log|Async|Sync";
+
+#[test]
+fn every_word_of_the_specification_is_in_the_table() {
+    let table = file("docs/spec.md");
+    let missing: Vec<&str> = WORDS
+        .split('|')
+        .filter(|word| !table.contains(word))
+        .collect();
+    assert!(missing.is_empty(), "not in docs/spec.md: {missing:?}");
+}
