@@ -47,17 +47,8 @@ pub struct Checkpointer {
 
 impl Checkpointer {
     pub(super) fn start(data: DataDir, generation: u64, store: Arc<Store>, log: LogReader) -> Self {
-        let control = Arc::new(Control::default());
-        let known = *data.inner.checkpoints.lock();
-        let work = Work {
-            directory: data.generation(generation),
-            data: data.clone(),
-            store,
-            control: control.clone(),
-            // What was replayed at the start counts as written since.
-            bytes_before: log.appended_bytes().wrapping_sub(known.replayed_bytes),
-            log,
-        };
+        let work = Work::new(data.clone(), generation, store, log);
+        let control = work.control.clone();
         let thread = std::thread::Builder::new().name("checkpoints".to_owned());
         let thread = thread.spawn(move || work.run());
         if let Err(error) = &thread {
@@ -106,7 +97,7 @@ fn is_due(operations: u64, bytes: u64, store_bytes: u64, log_size: u64) -> bool 
     operations > 0 && (many || circular)
 }
 
-struct Work {
+pub(super) struct Work {
     data: DataDir,
     directory: PathBuf,
     store: Arc<Store>,
@@ -117,6 +108,19 @@ struct Work {
 }
 
 impl Work {
+    pub(super) fn new(data: DataDir, generation: u64, store: Arc<Store>, log: LogReader) -> Self {
+        let replayed = data.inner.checkpoints.lock().replayed_bytes;
+        Work {
+            directory: data.generation(generation),
+            data,
+            store,
+            control: Arc::default(),
+            // What was replayed at the start counts as written since.
+            bytes_before: log.appended_bytes().wrapping_sub(replayed),
+            log,
+        }
+    }
+
     fn run(mut self) {
         let mut failed: Option<Instant> = None;
         loop {
@@ -156,7 +160,8 @@ impl Work {
         self.control.state.lock().stop
     }
 
-    fn checkpoint(&mut self) -> Result<(), DataDirError> {
+    /// Writes one now.
+    pub(super) fn checkpoint(&mut self) -> Result<(), DataDirError> {
         let began = Instant::now();
         let bytes = self.log.appended_bytes();
         let (era, mut scan) = {
@@ -196,6 +201,7 @@ impl Work {
         for old in checkpoint::list(&self.directory)?.into_iter().skip(KEPT) {
             let path = checkpoint::path_of(&self.directory, old);
             fs::remove_file(&path).map_err(|error| io_error("removing", &path, error))?;
+            reached("checkpoint: older one removed");
         }
         drop(checkpoints);
         tracing::info!(

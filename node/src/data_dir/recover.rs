@@ -93,15 +93,10 @@ fn load_role(path: &Path) -> Result<RoleFile, DataDirError> {
 
 /// Makes the first generation, and removes every one that is not current.
 fn prepare_generation(path: &Path, current: &Path, role: &RoleState) -> Result<(), DataDirError> {
-    for number in generations(path)? {
-        if number != role.generation {
-            let left = generation_dir(path, number);
-            tracing::info!(directory = %left.display(), "removing a generation that is not current");
-            fs::remove_dir_all(&left).map_err(|error| io_error("removing", &left, error))?;
-        }
-    }
+    let found = generations(path)?;
     if !current.exists() {
-        if role.has_data || !role.history.entries().is_empty() {
+        // Nothing is removed then: what is current elsewhere may be what an older role file does not know of.
+        if role.has_data || !role.history.entries().is_empty() || !found.is_empty() {
             return Err(inconsistent(
                 current,
                 "the current generation is gone, but this node held data: restore it, or empty the data directory so \
@@ -110,6 +105,13 @@ fn prepare_generation(path: &Path, current: &Path, role: &RoleState) -> Result<(
         }
         fs::create_dir(current).map_err(|error| io_error("creating", current, error))?;
         sync_dir(path)?;
+    }
+    for number in found {
+        if number != role.generation {
+            let left = generation_dir(path, number);
+            tracing::info!(directory = %left.display(), "removing a generation that is not current");
+            fs::remove_dir_all(&left).map_err(|error| io_error("removing", &left, error))?;
+        }
     }
     Ok(())
 }

@@ -30,14 +30,19 @@ pub(super) struct Slot {
     hash: u128,
 }
 
+/// A fixed number of slots; neither part ever grows beyond what it was made with.
+struct Block {
+    vectors: Vec<f32>,
+    slots: Vec<Option<Slot>>,
+}
+
 /// All slots of a collection and the index of ids.
 pub(super) struct Slots {
     incarnation: u64,
     dimension: usize,
     block_slots: usize,
-    /// `block_slots * dimension` numbers each.
-    blocks: Vec<Vec<f32>>,
-    slots: Vec<Option<Slot>>,
+    blocks: Vec<Block>,
+    len: usize,
     free: Vec<u32>,
     ids: Vec<HashMap<Arc<str>, u32>>,
     /// Sum of the hashes of all vectors.
@@ -52,7 +57,7 @@ impl Slots {
             dimension,
             block_slots: (BLOCK_FLOATS / dimension.max(1)).clamp(MIN_BLOCK_SLOTS, MAX_BLOCK_SLOTS),
             blocks: Vec::new(),
-            slots: Vec::new(),
+            len: 0,
             free: Vec::new(),
             ids: (0..SHARDS).map(|_| HashMap::new()).collect(),
             digest: 0,
@@ -62,12 +67,12 @@ impl Slots {
 
     /// Number of vectors.
     pub(super) fn count(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.len - self.free.len()
     }
 
     /// Number of slots, free ones included.
     pub(super) fn len(&self) -> usize {
-        self.slots.len()
+        self.len
     }
 
     /// Slots that a reader looks at under one lock.
@@ -86,13 +91,14 @@ impl Slots {
 
     /// The slot's content; `None` when it is free or beyond the end.
     pub(super) fn slot(&self, at: usize) -> Option<&Slot> {
-        self.slots.get(at)?.as_ref()
+        let block = self.blocks.get(at / self.block_slots)?;
+        block.slots.get(at % self.block_slots)?.as_ref()
     }
 
     /// The numbers in a slot below [`Self::len`].
     pub(super) fn vector(&self, at: usize) -> &[f32] {
         let start = at % self.block_slots * self.dimension;
-        &self.blocks[at / self.block_slots][start..start + self.dimension]
+        &self.blocks[at / self.block_slots].vectors[start..start + self.dimension]
     }
 
     pub(super) fn find(&self, id: &str) -> Option<usize> {
@@ -104,7 +110,7 @@ impl Slots {
     pub(super) fn put(&mut self, version: u64, id: &str, vector: &[f32], payload: &Bytes) -> u128 {
         let hash = vector_hash(self.incarnation, id, version, vector, payload);
         let (at, id) = match self.find(id) {
-            Some(at) => match &self.slots[at] {
+            Some(at) => match self.slot(at) {
                 Some(slot) if slot.version >= version => return 0,
                 Some(slot) => (at, slot.id.clone()),
                 None => (at, Arc::from(id)), // the index holds no free slots
@@ -117,9 +123,10 @@ impl Slots {
             }
         };
         let start = at % self.block_slots * self.dimension;
-        self.blocks[at / self.block_slots][start..start + self.dimension].copy_from_slice(vector);
         self.bytes += self.size(&id, payload);
-        let old = self.slots[at].replace(Slot {
+        let block = &mut self.blocks[at / self.block_slots];
+        block.vectors[start..start + self.dimension].copy_from_slice(vector);
+        let old = block.slots[at % self.block_slots].replace(Slot {
             id,
             version,
             payload: payload.clone(),
@@ -142,7 +149,8 @@ impl Slots {
             return 0;
         }
         self.ids[shard(id)].remove(id);
-        let Some(slot) = self.slots[at].take() else {
+        let block = &mut self.blocks[at / self.block_slots];
+        let Some(slot) = block.slots[at % self.block_slots].take() else {
             return 0;
         };
         self.free.push(at as u32);
@@ -156,13 +164,18 @@ impl Slots {
         if let Some(at) = self.free.pop() {
             return at as usize;
         }
-        let at = self.slots.len();
+        let at = self.len;
         if at == self.blocks.len() * self.block_slots {
-            // Zeroed memory from the system costs nothing until it is used.
-            self.blocks
-                .push(vec![0.0; self.block_slots * self.dimension]);
+            self.blocks.push(Block {
+                // Zeroed memory from the system costs nothing until it is used.
+                vectors: vec![0.0; self.block_slots * self.dimension],
+                slots: Vec::with_capacity(self.block_slots),
+            });
         }
-        self.slots.push(None);
+        if let Some(block) = self.blocks.last_mut() {
+            block.slots.push(None);
+        }
+        self.len += 1;
         at
     }
 
@@ -173,8 +186,8 @@ impl Slots {
     /// The digest computed anew from what is there.
     pub(super) fn recompute_digest(&self) -> u128 {
         let mut sum = 0u128;
-        for (at, slot) in self.slots.iter().enumerate() {
-            if let Some(slot) = slot {
+        for at in 0..self.len {
+            if let Some(slot) = self.slot(at) {
                 let vector = self.vector(at);
                 let hash = vector_hash(
                     self.incarnation,
