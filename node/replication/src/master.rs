@@ -123,6 +123,8 @@ pub enum Input {
     SnapshotDone {
         /// Where the log ended when the scan ended.
         exact_from: u64,
+        /// The store's own checksum of the scan.
+        store_crc: u32,
     },
     /// Time has passed: [`MasterSession::wake_at`] or more.
     Tick {
@@ -252,7 +254,10 @@ impl MasterSession {
             Input::Batches(batches) => self.batches(batches),
             Input::SnapshotStarted(begin) => self.snapshot_started(begin),
             Input::Chunk(bytes) => self.chunk(bytes),
-            Input::SnapshotDone { exact_from } => self.snapshot_done(exact_from),
+            Input::SnapshotDone {
+                exact_from,
+                store_crc,
+            } => self.snapshot_done(exact_from, store_crc),
             Input::Tick { clock_ms, digest } => self.tick(now, clock_ms, digest),
             Input::Stop(reason) => self.reject(reason),
             Input::Failed(what) => self.close(Closed::Local(what)),
@@ -337,7 +342,7 @@ impl MasterSession {
         self.send(Message::SnapshotChunk(Chunk { index, crc, bytes }));
     }
 
-    fn snapshot_done(&mut self, exact_from: u64) {
+    fn snapshot_done(&mut self, exact_from: u64, store_crc: u32) {
         let Phase::Snapshot(scan) = &self.phase else {
             return;
         };
@@ -345,6 +350,7 @@ impl MasterSession {
             chunks: scan.next,
             bytes: scan.bytes,
             crc: scan.crc.clone().finalize(),
+            store_crc,
             exact_from,
         };
         self.goal = Some(exact_from);

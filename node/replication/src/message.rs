@@ -188,6 +188,8 @@ pub struct SnapshotEnd {
     pub bytes: u64,
     /// CRC32 over the chunks' CRC32s, in order, each as four bytes little endian.
     pub crc: u32,
+    /// The checksum that the master's store gives its scan, which the replica's compares with its own.
+    pub store_crc: u32,
     /// Where the log ended when the scan ended: the copy is exact once it has applied everything up to there.
     pub exact_from: u64,
 }

@@ -252,6 +252,7 @@ impl Feed<'_> {
             }
             Piece::End(trailer) => Input::SnapshotDone {
                 exact_from: trailer.exact_from,
+                store_crc: trailer.crc32,
             },
             Piece::Failed(what) => Input::Failed(what),
         };

@@ -247,7 +247,7 @@ impl<'a> Receive<'a> {
                 Output::SnapshotEnd(end) => self.sink.push(Job::SnapshotEnd(SnapshotTrailer {
                     chunks: end.chunks,
                     bytes: end.bytes,
-                    crc32: end.crc,
+                    crc32: end.store_crc,
                     exact_from: end.exact_from,
                 })),
                 Output::Joined { full } => self.has_joined(full),

@@ -238,7 +238,13 @@ impl Pair {
             }
             Output::NextChunk if self.chunks.is_empty() => {
                 let exact_from = end(&self.master_log).position.offset;
-                self.master.handle(now, Input::SnapshotDone { exact_from });
+                self.master.handle(
+                    now,
+                    Input::SnapshotDone {
+                        exact_from,
+                        store_crc: 0,
+                    },
+                );
             }
             Output::NextChunk => {
                 let chunk = self.chunks.remove(0);

@@ -165,12 +165,13 @@ fn message() -> impl Strategy<Value = Message> {
         let bytes = Bytes::from(bytes);
         Message::SnapshotChunk(Chunk { index, crc, bytes })
     });
-    let snapshot_end = (any::<[u32; 2]>(), any::<[u64; 2]>());
-    let snapshot_end = snapshot_end.prop_map(|([chunks, crc], [bytes, exact_from])| {
+    let snapshot_end = (any::<[u32; 3]>(), any::<[u64; 2]>());
+    let snapshot_end = snapshot_end.prop_map(|([chunks, crc, store_crc], [bytes, exact_from])| {
         Message::SnapshotEnd(SnapshotEnd {
             chunks,
             bytes,
             crc,
+            store_crc,
             exact_from,
         })
     });
