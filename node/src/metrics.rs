@@ -206,6 +206,11 @@ impl Sources {
             progress.end.position.offset,
         )?;
         out.gauge(
+            "log_first_offset",
+            "Offset of the oldest operation still in the log",
+            self.writer.log().first_offset(),
+        )?;
+        out.gauge(
             "durable_offset",
             "Offset of the last operation on disk",
             progress.durable,

@@ -1,0 +1,22 @@
+//! Real processes of `vectorizer-node` on loopback: two nodes on a laptop, as the specification's samples say, and what
+//! becomes of them when they are killed, stopped, configured, handed over and talked nonsense to.
+//!
+//! Each node has a loopback address of its own, so that all of them use the ports 15002 and 7001 and no two tests, or
+//! two runs of them, ever want the same one. Every wait is for a condition, with a deadline.
+
+#[path = "process/configured.rs"]
+mod configured;
+#[path = "process/harness.rs"]
+mod harness;
+#[path = "process/killed.rs"]
+mod killed;
+#[path = "process/lag.rs"]
+mod lag;
+#[path = "process/nonsense.rs"]
+mod nonsense;
+#[path = "process/samples.rs"]
+mod samples;
+#[path = "process/started.rs"]
+mod started;
+#[path = "process/switchover.rs"]
+mod switchover;

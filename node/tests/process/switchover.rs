@@ -1,0 +1,137 @@
+//! A planned switchover by the commands that the operator gives, under writes: no write fails and none is lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use vectorizer_api::client::Client;
+use vectorizer_api::control::{Fence, Follow, Handover, Promote};
+use vectorizer_api::error::ErrorCode;
+use vectorizer_api::replication::Role;
+
+use super::harness::*;
+
+const TOKEN: &str = "the-control-token";
+
+fn commandable(machine: Machine) -> Machine {
+    let token = machine.file("control-token", TOKEN);
+    machine.set(&format!("server.control_token_file={}", token.display()))
+}
+
+fn commander(node: &Node) -> Client {
+    node.client.clone().with_token(TOKEN)
+}
+
+#[tokio::test]
+async fn a_handover_under_writes_fails_none_and_loses_none() {
+    let first = commandable(Machine::master());
+    let second = commandable(Machine::replica_of(&first));
+    let (old, new) = pair(&first, &second).await;
+    let old = Arc::new(old);
+
+    // Somebody writes all the time, to the address that was the master's all the time.
+    let (stop, written) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU32::new(0)),
+    );
+    let writer = tokio::spawn({
+        let (old, stop, written) = (old.clone(), stop.clone(), written.clone());
+        async move {
+            while !stop.load(Ordering::Relaxed) {
+                let next = written.load(Ordering::Relaxed);
+                old.put(next..next + 1).await;
+                written.store(next + 1, Ordering::Relaxed);
+            }
+        }
+    });
+    let enough = async |more: u32| {
+        let goal = written.load(Ordering::Relaxed) + more;
+        until("more writes", async || {
+            let now = written.load(Ordering::Relaxed);
+            if now >= goal || writer.is_finished() {
+                Ok(())
+            } else {
+                Err(now)
+            }
+        })
+        .await;
+    };
+    enough(30).await;
+
+    let state = commander(&old).control_state().await.unwrap();
+    let target = commander(&new).control_state().await.unwrap();
+    assert!(state.writable && state.role == Role::Master);
+    let (cluster, from_epoch) = (state.cluster.unwrap(), state.master_epoch);
+    let epoch = from_epoch + 1;
+    let handover = Handover {
+        cluster,
+        from_epoch,
+        epoch,
+        target: target.node_id,
+        deadline_ms: 20_000,
+    };
+    let fenced = Fence {
+        cluster,
+        epoch: from_epoch,
+    };
+    commander(&new).fence(&fenced).await.unwrap();
+    let over = commander(&old).handover(&handover).await.unwrap();
+    assert_eq!(over.role, Role::Unassigned);
+    assert!(!over.writable);
+    let at = over.position;
+    let promoted = commander(&new)
+        .promote(&Promote { cluster, epoch, at })
+        .await
+        .unwrap();
+    assert_eq!(
+        (promoted.role, promoted.master_epoch),
+        (Role::Master, epoch)
+    );
+    let follow = Follow {
+        cluster,
+        epoch,
+        master_address: second.replication(),
+        master_url: second.url(),
+    };
+    let follower = commander(&old).follow(&follow).await.unwrap();
+    assert_eq!(follower.role, Role::Replica);
+
+    // Late writes to the former master are passed on.
+    enough(30).await;
+    stop.store(true, Ordering::Relaxed);
+    writer.await.unwrap();
+    let written = written.load(Ordering::Relaxed);
+    new.holds(0..written).await;
+    let state = commander(&new).control_state().await.unwrap();
+    old.reaches(state.position).await;
+    old.holds(0..written).await;
+    assert_eq!(old.stats().await.full_syncs, 0);
+    // Given once more, each command answers the same.
+    commander(&new)
+        .promote(&Promote { cluster, epoch, at })
+        .await
+        .unwrap();
+    commander(&old).follow(&follow).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_handover_to_a_replica_that_is_not_there_leaves_the_master_writing() {
+    let first = commandable(Machine::master());
+    let second = commandable(Machine::replica_of(&first));
+    let (master, replica) = pair(&first, &second).await;
+    let state = commander(&master).control_state().await.unwrap();
+    let target = commander(&replica).control_state().await.unwrap().node_id;
+    replica.kill();
+    let handover = Handover {
+        cluster: state.cluster.unwrap(),
+        from_epoch: state.master_epoch,
+        epoch: state.master_epoch + 1,
+        target,
+        deadline_ms: 300,
+    };
+    let refused = commander(&master).handover(&handover).await.unwrap_err();
+    let refused = refused.api().unwrap();
+    assert_eq!(refused.error_type, ErrorCode::Conflict, "{refused}");
+    assert!(refused.message.contains("goes on writing"), "{refused}");
+    master.put(0..3).await;
+    assert!(commander(&master).control_state().await.unwrap().writable);
+}
