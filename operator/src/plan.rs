@@ -290,7 +290,8 @@ pub fn plan(world: &World) -> Plan {
     let mut prune = Vec::new();
     let mut secrets = Vec::new();
     if !paused {
-        if draft.memory.target.is_none() && draft.memory.master.is_some() {
+        // A new master takes effect with this plan; who follows and serves it is looked at in the next.
+        if draft.memory.target.is_none() && draft.memory.master.is_some() && !draft.crowned {
             members::follow(&mut draft);
             members::label(&mut draft);
         }
@@ -300,9 +301,10 @@ pub fn plan(world: &World) -> Plan {
         secrets = rollout::secrets(world);
     }
     let busy = !draft.steps.is_empty() || !objects.is_empty() || !secrets.is_empty();
+    let awaited = draft.waits.iter().any(|w| w.severity < Severity::Blocked);
     let requeue = if draft.memory.target.is_some() || draft.fast {
         FAST
-    } else if busy || draft.waits.iter().any(|w| w.severity == Severity::Progress) {
+    } else if busy || awaited {
         SOON
     } else {
         SETTLED
@@ -325,6 +327,8 @@ pub(crate) struct Draft<'w> {
     pub(crate) steps: Vec<Step>,
     pub(crate) waits: Vec<Wait>,
     pub(crate) fast: bool,
+    /// Whether the plan makes somebody the master.
+    pub(crate) crowned: bool,
 }
 
 impl<'w> Draft<'w> {
@@ -335,6 +339,7 @@ impl<'w> Draft<'w> {
             steps: Vec::new(),
             waits: Vec::new(),
             fast: false,
+            crowned: false,
         }
     }
 

@@ -46,8 +46,8 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         at: "spec.storage.size",
-        rule: "type(self) == int ? self > 0 : (!isQuantity(self) || quantity(self).isGreaterThan(quantity('0')))",
-        message: "storage.size: must be above 0, such as 10Gi",
+        rule: "type(self) == int ? self > 0 : (isQuantity(self) && quantity(self).isGreaterThan(quantity('0')))",
+        message: "storage.size: must be a size above 0, such as 10Gi",
     },
     Rule {
         at: "spec.storage.size",
@@ -134,6 +134,10 @@ pub fn definition() -> CustomResourceDefinition {
                     rules.push(json!({ "rule": rule, "message": message }));
                 }
             }
+        }
+        // The rule says it in words.
+        if let Some(Value::Object(size)) = at(&mut schema, "spec.storage.size") {
+            size.remove("pattern");
         }
         list_map(&mut schema, "status.conditions", "type");
         list_map(&mut schema, "status.nodes", "pod");

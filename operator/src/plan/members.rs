@@ -109,6 +109,7 @@ fn within_grace(world: &World, heartbeat: Option<u64>) -> bool {
 
 /// What the first master means for everybody: its label, and that the others follow it.
 pub(super) fn introduce(draft: &mut Draft<'_>, master: &Member, epoch: u64) {
+    draft.crowned = true;
     push_label(draft, master, Some("master"), None);
     for member in &draft.world.members {
         if member.pod != master.pod {
@@ -130,6 +131,7 @@ pub(super) fn crown(
     message: String,
 ) {
     let world = draft.world;
+    draft.crowned = true;
     push_label(draft, master, role_unless(master, "master"), None);
     for member in world.members.iter().filter(|m| m.pod != master.pod) {
         push_label(draft, member, role_unless(member, "replica"), None);
@@ -220,11 +222,15 @@ fn describe_missing_master(draft: &mut Draft<'_>) {
                 master.pod
             ),
         ),
-        Some(_) => (
-            Severity::Trouble,
-            reason::MASTER_RESTARTING,
-            format!("{} is restarting and takes the next epoch", master.pod),
-        ),
+        Some(state) => {
+            // It writes already; only the watch of the Lease is behind.
+            draft.fast |= state.role == Role::Master;
+            (
+                Severity::Trouble,
+                reason::MASTER_RESTARTING,
+                format!("{} is restarting and takes the next epoch", master.pod),
+            )
+        }
         None => (
             Severity::Trouble,
             reason::MASTER_UNREACHABLE,

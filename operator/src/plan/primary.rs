@@ -43,6 +43,11 @@ fn advance(draft: &mut Draft<'_>) {
     let Some(target) = draft.memory.target.clone() else {
         return;
     };
+    // Before a recovery nobody was master, so that nobody can be writing without a Lease.
+    let somebody_had_it = draft.memory.master.is_some() || target.step == TargetStep::Granting;
+    if draft.world.lease == LeaseSeen::Missing && somebody_had_it {
+        return restore_lease(draft, Some(&target));
+    }
     if let Some(request) = pending_request(draft) {
         match (target.step, request.mode, target.mode) {
             // Nothing has changed yet: the newer wish counts.
@@ -77,7 +82,7 @@ fn agree_with_lease(draft: &mut Draft<'_>, master: &MasterStatus) -> bool {
     let grant = match &world.lease {
         LeaseSeen::Held { grant, .. } => grant,
         LeaseSeen::Missing => {
-            restore_lease(draft, master);
+            restore_lease(draft, None);
             return false;
         }
         LeaseSeen::Taken => {
@@ -133,22 +138,11 @@ fn agree_with_lease(draft: &mut Draft<'_>, master: &MasterStatus) -> bool {
     true
 }
 
-/// Somebody deleted the Lease. What it said last is known, and nobody else grants: it is written again.
-fn restore_lease(draft: &mut Draft<'_>, master: &MasterStatus) {
-    let Some(cluster) = draft.memory.cluster else {
+/// Somebody deleted the Lease. Nobody else grants, so what it said last is known, and it is written again: whoever held
+/// it may go on, and whoever waits for it to run out waits from now on.
+fn restore_lease(draft: &mut Draft<'_>, target: Option<&TargetStatus>) {
+    let Some(grant) = last_grant(draft, target) else {
         return;
-    };
-    let state = draft.world.node(master.node_id).and_then(Member::state);
-    let grant = Grant {
-        cluster,
-        epoch: state.map_or(0, |s| s.master_epoch).max(master.epoch),
-        holder: Some(Holder {
-            pod: master.pod.clone(),
-            node_id: master.node_id,
-            boot_id: state
-                .filter(|s| s.master_epoch > 0)
-                .map_or(master.boot_id, |s| s.boot_id),
-        }),
     };
     draft.steps.push(Step::SetLease {
         expect: Expect::Missing,
@@ -160,6 +154,47 @@ fn restore_lease(draft: &mut Draft<'_>, master: &MasterStatus) {
         "the lease was deleted; it is written again as it was",
     );
     draft.fast = true;
+}
+
+/// What the Lease said last, as far as it can be told.
+fn last_grant(draft: &Draft<'_>, target: Option<&TargetStatus>) -> Option<Grant> {
+    let cluster = draft.memory.cluster?;
+    let grant = |epoch, holder| Grant {
+        cluster,
+        epoch,
+        holder,
+    };
+    let members = draft.world.members.iter().filter(|m| m.is_master());
+    let writing = members.filter_map(|m| Some((m.state()?.master_epoch, m)));
+    if let Some((epoch, member)) = writing.max_by_key(|(epoch, _)| *epoch) {
+        return Some(grant(epoch, holder_of(member)));
+    }
+    match target.map(|t| (t.step, t)) {
+        // It was vacant already.
+        Some((TargetStep::Fencing, target)) => return Some(grant(target.epoch, None)),
+        Some((TargetStep::Granting, target)) => {
+            let pod = target.pod.clone()?;
+            let node_id = target.node_id?;
+            let state = draft.world.node(node_id).and_then(Member::state);
+            // A process that is not known is none that runs: the node itself may take the next epoch.
+            let boot_id = state.map_or(uuid::Uuid::nil(), |s| s.boot_id);
+            let holder = Holder {
+                pod,
+                node_id,
+                boot_id,
+            };
+            return Some(grant(target.epoch, Some(holder)));
+        }
+        Some((TargetStep::Reserved | TargetStep::HandingOver | TargetStep::Vacating, _)) | None => {
+        }
+    }
+    let master = draft.memory.master.as_ref()?;
+    let holder = Holder {
+        pod: master.pod.clone(),
+        node_id: master.node_id,
+        boot_id: master.boot_id,
+    };
+    Some(grant(master.epoch, Some(holder)))
 }
 
 /// The request in the spec, unless it was dealt with or is being carried out.

@@ -98,16 +98,23 @@ pub(super) fn objects(draft: &mut Draft<'_>) -> (Vec<Object>, Vec<ObjectRef>) {
     (objects.into_iter().filter(apply).collect(), prune)
 }
 
-/// Pods of the replica set: as many as wanted, but never without the master, present or coming.
+/// Pods of the replica set: as many as wanted, but never without the master, as it was when the pass began, is now
+/// decided, or will be. Objects are applied before any command: what the commands will change is not true yet.
 fn replica_pods(draft: &Draft<'_>) -> u32 {
     let world = draft.world;
-    let needed = [
-        draft.memory.master.as_ref().map(|m| &m.pod),
-        draft.memory.target.as_ref().and_then(|t| t.pod.as_ref()),
-        draft.memory.target.as_ref().and_then(|t| t.from.as_ref()),
-    ];
+    let before = (&world.status.master, &world.status.target);
+    let now = (&draft.memory.master, &draft.memory.target);
+    let needed = [before, now].map(|(master, target)| {
+        let target = target.as_ref();
+        [
+            master.as_ref().map(|m| &m.pod),
+            target.and_then(|t| t.pod.as_ref()),
+            target.and_then(|t| t.from.as_ref()),
+        ]
+    });
     let needed = needed
         .into_iter()
+        .flatten()
         .flatten()
         .filter_map(|pod| world.member(pod))
         .filter(|m| m.set == Set::Replica)

@@ -1,0 +1,150 @@
+//! First start and recovery.
+
+use uuid::Uuid;
+
+use super::model::Model;
+use crate::crd::Initialization;
+use crate::names::{condition, reason};
+use crate::plan::Step;
+
+#[test]
+fn a_new_cluster_gets_its_first_master_and_everybody_follows_it() {
+    let mut model = Model::new(2);
+    model.settle();
+    model.assert_sound();
+    assert_eq!(model.master().as_deref(), Some("demo-master-0"));
+    assert_eq!(model.status.initialization, Some(Initialization::Done));
+    assert_eq!(model.condition(condition::READY).0, "True");
+    assert_eq!(model.status.ready.as_deref(), Some("3/3"));
+    assert_eq!(model.status.lag.as_deref(), Some("0ms"));
+}
+
+#[test]
+fn a_cluster_without_replicas_starts_too_and_its_master_serves_reads() {
+    let mut model = Model::new(0);
+    model.settle();
+    model.assert_sound();
+    assert!(model.node("demo-master-0").pod.read_eligible);
+}
+
+#[test]
+fn initialization_is_written_down_before_it_is_commanded() {
+    let mut model = Model::new(1);
+    model.pass();
+    let plan = model.plan();
+    let initialize = plan
+        .steps
+        .iter()
+        .position(|s| matches!(s, Step::Initialize { .. }))
+        .unwrap();
+    let recorded = plan.steps[..initialize]
+        .iter()
+        .any(|s| matches!(s, Step::Record(m) if m.initialization == Some(Initialization::Decided)));
+    assert!(recorded);
+}
+
+#[test]
+fn nobody_is_initialized_while_a_node_is_silent() {
+    let mut model = Model::new(2);
+    model.pass();
+    model.kill("demo-replica-1");
+    let plan = model.pass();
+    assert!(plan.steps.is_empty());
+    model.pass();
+    assert_eq!(model.condition(condition::PROGRESSING).1, reason::STARTING);
+    model.revive("demo-replica-1");
+    model.settle();
+    model.assert_sound();
+}
+
+#[test]
+fn an_operator_killed_at_any_step_of_the_first_start_goes_on() {
+    for limit in 0..40 {
+        let mut model = Model::new(2);
+        model.pass();
+        model.pass_until(limit);
+        model.settle();
+        model.assert_sound();
+        assert_eq!(
+            model.master().as_deref(),
+            Some("demo-master-0"),
+            "killed before step {limit}"
+        );
+    }
+}
+
+#[test]
+fn a_first_master_that_restarts_in_the_middle_of_its_initialization_is_not_lost() {
+    for limit in 0..20 {
+        let mut model = Model::new(1);
+        model.pass();
+        model.pass_until(limit);
+        model.kill("demo-master-0");
+        model.pass();
+        model.revive("demo-master-0");
+        model.settle();
+        model.assert_sound();
+    }
+}
+
+#[test]
+fn a_request_that_was_in_the_manifest_from_the_beginning_is_not_carried_out() {
+    let mut model = Model::new(2);
+    model.ask("old", crate::crd::PromoteMode::Switchover, None);
+    model.settle();
+    model.assert_sound();
+    assert_eq!(model.master().as_deref(), Some("demo-master-0"));
+    assert_eq!(model.status.handled_requests, ["old"]);
+}
+
+#[test]
+fn kept_volumes_are_recovered_and_nobody_is_initialized() {
+    let mut old = Model::healthy(3);
+    old.node("demo-replica-1").stalled = true;
+    old.pass_time(1000);
+    old.pass_time(1000);
+    let acknowledged = old.acknowledged;
+    let mut model = Model::new(2);
+    model.cluster.uid = Uuid::from_u128(0xc2);
+    model.pass();
+    for pod in ["demo-master-0", "demo-replica-0", "demo-replica-1"] {
+        model.node(pod).facts = vectorizer_replication::command::RoleFacts {
+            writing: false,
+            ..old.node(pod).facts.clone()
+        };
+    }
+    model.settle();
+    model.assert_sound();
+    assert_eq!(
+        model.status.cluster, old.status.cluster,
+        "the identity of the data stays"
+    );
+    assert!(!model.promotions.is_empty());
+    assert_ne!(model.promotions, ["demo-replica-1"], "it holds less");
+    assert!(model.acknowledged > acknowledged);
+}
+
+#[test]
+fn volumes_of_two_clusters_wait_for_a_person() {
+    let mut model = Model::new(1);
+    model.pass();
+    for (pod, cluster) in [("demo-master-0", 7), ("demo-replica-0", 8)] {
+        let node = model.node(pod);
+        node.facts.cluster = Some(Uuid::from_u128(cluster));
+        node.facts.has_data = true;
+    }
+    let plan = model.pass();
+    assert!(plan.steps.is_empty());
+    assert_eq!(model.condition(condition::DEGRADED).1, reason::FOREIGN_DATA);
+}
+
+#[test]
+fn a_lost_status_is_written_again_and_changes_nothing_else() {
+    let mut model = Model::healthy(3);
+    let master = model.master();
+    model.status = crate::crd::ClusterStatus::default();
+    model.settle();
+    model.assert_sound();
+    assert_eq!(model.master(), master);
+    assert!(model.promotions.is_empty());
+}
