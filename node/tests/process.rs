@@ -4,6 +4,9 @@
 //! Each node has a loopback address of its own, so that all of them use the ports 15002 and 7001 and no two tests, or
 //! two runs of them, ever want the same one. Every wait is for a condition, with a deadline.
 
+// All of this is tests, those functions as well that are not marked so.
+#![allow(clippy::unwrap_used)]
+
 #[path = "process/configured.rs"]
 mod configured;
 #[path = "process/harness.rs"]
