@@ -2,9 +2,9 @@
 //! passed on once only.
 
 use axum::body::{Body, Bytes};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use vectorizer_api::error::{ApiError, ErrorCode};
 use vectorizer_api::{FORWARDED_HEADER, POSITION_HEADER, ROLE_HEADER};
@@ -30,8 +30,8 @@ const ANSWERED: [HeaderName; 4] = [
 pub(super) enum Forwarded {
     /// The answer for the client.
     Answered(Response),
-    /// No connection could be made: nothing happened, and it can be tried again.
-    NotSent,
+    /// No connection could be made, or that node is master no more: nothing happened, and it can be tried again.
+    NotTaken,
 }
 
 /// Sends a write to the REST API at `url` and relays the answer.
@@ -53,11 +53,19 @@ pub(super) async fn forward(api: &Api, url: &str, parts: &Parts, bytes: Bytes) -
         Ok(answer) => answer,
         Err(error) if error.is_connect() || error.is_builder() => {
             tracing::debug!(%error, url, "the new master cannot be reached yet");
-            return Forwarded::NotSent;
+            return Forwarded::NotTaken;
         }
         Err(error) => return Forwarded::Answered(lost(url, &error)),
     };
+    if answer.status().as_u16() == ErrorCode::NotMaster.status() {
+        tracing::debug!(url, "the new master is master no more");
+        return Forwarded::NotTaken;
+    }
     let mut relayed = Response::new(Body::empty());
+    // The client's next connection finds the new master through the Service, before this node stops forwarding.
+    relayed
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
     *relayed.status_mut() =
         StatusCode::from_u16(answer.status().as_u16()).unwrap_or(StatusCode::BAD_GATEWAY);
     for name in ANSWERED {

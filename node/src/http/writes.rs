@@ -84,7 +84,7 @@ pub(super) async fn admit(api: &Api, parts: Parts, bytes: Bytes, next: Next) -> 
             Way::Wait => {}
             Way::There(url) => match forward(api, &url, &parts, bytes.clone()).await {
                 Forwarded::Answered(answer) => return answer,
-                Forwarded::NotSent => {}
+                Forwarded::NotTaken => {}
             },
             Way::Back(error) => return refuse(&error),
         }

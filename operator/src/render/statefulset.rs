@@ -9,10 +9,11 @@ use k8s_openapi::api::apps::v1::{
 };
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapProjection, Container, ContainerPort, EnvVar, EnvVarSource,
-    HTTPGetAction, KeyToPath, ObjectFieldSelector, PersistentVolumeClaim,
-    PersistentVolumeClaimSpec, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretProjection, SecurityContext,
-    TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection, VolumeResourceRequirements,
+    HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, ObjectFieldSelector,
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, PodSecurityContext, PodSpec, PodTemplateSpec,
+    Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretProjection,
+    SecurityContext, SleepAction, TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
+    VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -26,6 +27,9 @@ use crate::world::{Cluster, Set};
 
 /// Seconds that a node has to finish what it is doing, above its own `shutdown_grace_secs`.
 const GRACE_SECS: i64 = 30;
+/// Seconds that a node goes on serving after its pod is deleted: so long may the machines' tables of Services still lead
+/// to it, above all to a former master whose pod goes right after its switchover.
+const LINGER_SECS: i64 = 3;
 /// Seconds that a node may take to read its journal at start before it counts as stuck.
 const STARTUP_SECS: i32 = 900;
 
@@ -175,6 +179,15 @@ fn container(wanted: &Wanted<'_>) -> Container {
                 add: None,
             }),
             ..SecurityContext::default()
+        }),
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(LifecycleHandler {
+                sleep: Some(SleepAction {
+                    seconds: LINGER_SECS,
+                }),
+                ..LifecycleHandler::default()
+            }),
+            ..Lifecycle::default()
         }),
         startup_probe: Some(Probe {
             failure_threshold: Some(STARTUP_SECS),

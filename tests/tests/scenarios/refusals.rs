@@ -61,17 +61,17 @@ fn creations() -> Vec<(&'static str, Value, &'static str)> {
         (
             "wrong",
             json!({ "storage": { "size": "0" } }),
-            "storage.size: must be above 0",
+            "storage.size: must be a size above 0",
         ),
         (
             "wrong",
             json!({ "storage": { "size": 0 } }),
-            "storage.size: must be above 0",
+            "storage.size: must be a size above 0",
         ),
         (
             "wrong",
             json!({ "storage": { "size": "ten" } }),
-            "spec.storage.size",
+            "storage.size: must be a size above 0",
         ),
         (
             "wrong",
