@@ -10,8 +10,10 @@
 //!
 //! Times are a tenth of the real ones, so that a run of 16 virtual seconds sees many leases run out.
 
+mod chance;
 mod checks;
 mod disk;
+mod feeds;
 mod lease;
 mod node;
 mod operator;

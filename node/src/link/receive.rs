@@ -186,6 +186,10 @@ impl<'a> Receive<'a> {
                     self.progress();
                 }
                 () = tokio::time::sleep_until(wake_at) => {
+                    if !reads {
+                        // This node is the one that does not listen: the master's silence means nothing.
+                        self.session.handle(clock::now(), Input::Bytes);
+                    }
                     let tick = Input::Tick { clock_ms: clock::unix_ms() };
                     self.session.handle(clock::now(), tick);
                 }

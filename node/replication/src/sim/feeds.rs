@@ -1,0 +1,190 @@
+//! The master's side of the sessions.
+
+use uuid::Uuid;
+
+use super::KEYS;
+use super::disk::Log;
+use super::sessions::{bytes_of, next, view};
+use super::world::{Side, World};
+use crate::batch::Batch;
+use crate::command::Command;
+use crate::master::{self, SyncKind};
+use crate::message::{Reject, SnapshotBegin};
+
+impl World {
+    pub(super) fn feed_received(&mut self, node: usize, connection: u64, bytes: &[u8]) {
+        let Some(feed) = self.nodes[node].feeds.get_mut(&connection) else {
+            return;
+        };
+        feed.inbox.extend_from_slice(bytes);
+        while let Some(feed) = self.nodes[node].feeds.get_mut(&connection)
+            && let Some(message) = next(&mut feed.inbox, feed.session.frame_limit())
+        {
+            self.feed(node, connection, master::Input::Message(message));
+        }
+    }
+
+    pub(super) fn feeds_moved(&mut self, node: usize) {
+        let writing = self.nodes[node].writing;
+        let all: Vec<u64> = self.nodes[node].feeds.keys().copied().collect();
+        for connection in all {
+            let Some(feed) = self.nodes[node].feeds.get(&connection) else {
+                continue;
+            };
+            let input = if feed.epoch == writing {
+                master::Input::Log(view(&self.nodes[node]))
+            } else {
+                master::Input::Stop(Reject::NotMaster(None))
+            };
+            self.feed(node, connection, input);
+        }
+    }
+
+    pub(super) fn feed(&mut self, node: usize, connection: u64, input: master::Input) {
+        let now = self.now;
+        if let Some(feed) = self.nodes[node].feeds.get_mut(&connection) {
+            feed.session.handle(now, input);
+        }
+        let mut turns = 0;
+        while let Some(feed) = self.nodes[node].feeds.get_mut(&connection)
+            && let Some(output) = feed.session.poll_output()
+        {
+            turns += 1;
+            assert!(turns < 10_000, "a session does not come to rest");
+            if let Some(answer) = self.feed_output(node, connection, output)
+                && let Some(feed) = self.nodes[node].feeds.get_mut(&connection)
+            {
+                feed.session.handle(now, answer);
+                let bytes = feed.session.in_flight();
+                self.checks.in_flight(bytes);
+            }
+        }
+    }
+
+    fn feed_output(
+        &mut self,
+        node: usize,
+        connection: u64,
+        output: master::Output,
+    ) -> Option<master::Input> {
+        use master::{Input, Output};
+        let now = self.now;
+        let n = &mut self.nodes[node];
+        let feed = n.feeds.get_mut(&connection)?;
+        match output {
+            Output::Send(message) => {
+                self.send(connection, Side::Replica, bytes_of(&message));
+                None
+            }
+            Output::LookUpChain(offset) => Some(Input::Chain(n.log.chain_at(offset))),
+            Output::ReadLog { from, max_bytes } => Some(read(&n.log, from, max_bytes)),
+            Output::StartSnapshot => {
+                feed.pin = Some(n.log.end().position.offset);
+                feed.next_key = 0;
+                Some(Input::SnapshotStarted(SnapshotBegin {
+                    id: Uuid::from_u128(u128::from(connection)),
+                    start: n.log.end(),
+                    history: n.role.history.clone(),
+                }))
+            }
+            Output::NextChunk if u64::from(feed.next_key) >= KEYS => Some(Input::SnapshotDone {
+                exact_from: n.log.end().position.offset,
+                store_crc: 0,
+            }),
+            Output::NextChunk => {
+                let from = feed.next_key;
+                feed.next_key += 6;
+                Some(Input::Chunk(n.store.chunk(from..from + 6)))
+            }
+            Output::Joined {
+                peer,
+                kind,
+                syncing,
+                ack,
+            } => {
+                let id = peer.node_id;
+                let seat = n
+                    .roster
+                    .joined(peer.clone(), String::new(), syncing, ack, now, now);
+                feed.seat = Some((id, seat));
+                self.note(&format!(
+                    "{node} joined by {} on {connection}: {kind:?}",
+                    peer.name
+                ));
+                self.joined(node, connection, kind);
+                None
+            }
+            Output::Acked(ack) => {
+                if let Some((id, seat)) = feed.seat {
+                    n.roster.acked(id, seat, ack);
+                }
+                let replica = self.connections.get(&connection)?.replica;
+                self.checks.watermark(replica, ack.durable);
+                None
+            }
+            Output::Synced => {
+                feed.pin = None;
+                if let Some((id, seat)) = feed.seat {
+                    n.roster.synced(id, seat);
+                }
+                None
+            }
+            Output::Deposed(epoch) => {
+                // Never refused.
+                let _ = n.command(&mut self.checks, &Command::Deposed { epoch });
+                None
+            }
+            Output::Close(reason) => {
+                self.note(&format!("{node} ends feed {connection}: {reason}"));
+                self.end_feed(node, connection);
+                self.close(connection, Side::Master);
+                None
+            }
+        }
+    }
+
+    pub(super) fn end_feed(&mut self, node: usize, connection: u64) {
+        let n = &mut self.nodes[node];
+        if let Some(feed) = n.feeds.remove(&connection)
+            && let Some((id, seat)) = feed.seat
+        {
+            n.roster.left(id, seat);
+        }
+    }
+
+    /// Counts syncs, and checks full ones against what both logs really hold.
+    fn joined(&mut self, node: usize, connection: u64, kind: SyncKind) {
+        let Some(replica) = self.connections.get(&connection).map(|c| c.replica) else {
+            return;
+        };
+        let SyncKind::Full(why) = kind else {
+            self.checks.partial_syncs += 1;
+            return;
+        };
+        let (m, r) = (&self.nodes[node], &self.nodes[replica]);
+        let same =
+            |offset: &u64| m.role.history.epoch_at(*offset) == r.role.history.epoch_at(*offset);
+        let shorter = m.end().offset.min(r.end().offset);
+        let common = (1..=shorter).rev().find(same).unwrap_or(0);
+        let asked = r.wants_snapshot || !r.role.has_data || !r.up;
+        let needed = asked || common + 1 < m.log.first_offset();
+        self.checks.full_sync(needed, why.as_str());
+    }
+}
+
+/// At least one batch, if there is one, up to about `max_bytes`.
+fn read(log: &Log, from: u64, max_bytes: usize) -> master::Input {
+    let mut batches: Vec<Batch> = Vec::new();
+    let mut len = 0;
+    for batch in log.after(from.saturating_sub(1)) {
+        len += batch.bytes().len();
+        if len > max_bytes && !batches.is_empty() {
+            break;
+        }
+        batches.push(batch.clone());
+    }
+    if batches.first().is_some_and(|b| b.first_offset() != from) {
+        return master::Input::Failed("the log no longer reaches back so far".to_owned());
+    }
+    master::Input::Batches(batches)
+}
