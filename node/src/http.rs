@@ -44,6 +44,9 @@ use crate::writer::WriterHandle;
 pub use ready::{Addresses, announce};
 pub use server::serve;
 
+/// As many bodies of the largest size may be in memory at once; of smaller ones accordingly more.
+const LARGEST_AT_ONCE: usize = 4;
+
 /// What the API needs of the rest of the node.
 pub struct Parts {
     /// Configuration.
@@ -77,6 +80,8 @@ struct Inner {
     stopping: AtomicBool,
     /// Room for requests; more at once are refused.
     room: Arc<Semaphore>,
+    /// Room for the bodies of all of them, in bytes.
+    body_room: Arc<Semaphore>,
     /// Room for searches and embeddings, which keep a core busy each; more at once wait their turn.
     cores: Arc<Semaphore>,
     forwarder: reqwest::Client,
@@ -97,7 +102,13 @@ impl Api {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_secs(2))
+            .pool_idle_timeout(Duration::from_secs(30))
             .build()?;
+        let body_room = parts
+            .config
+            .server
+            .max_body_bytes
+            .saturating_mul(LARGEST_AT_ONCE);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let permit = parts.leadership.permit();
         let metrics = Metrics::new(
@@ -114,6 +125,7 @@ impl Api {
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             room: Arc::new(Semaphore::new(parts.config.server.max_concurrent_requests)),
+            body_room: Arc::new(Semaphore::new(body_room.min(Semaphore::MAX_PERMITS))),
             cores: Arc::new(Semaphore::new(cores)),
             forwarder,
             parts,

@@ -25,6 +25,9 @@ use crate::{POSITION_HEADER, ROLE_HEADER};
 /// Answers larger than this are not read to their end, in bytes.
 pub const MAX_ANSWER_BYTES: usize = 256 << 20;
 
+/// Connections that were idle for longer are not used again: the node may be about to close them.
+const IDLE: Duration = Duration::from_secs(30);
+
 /// How long a call may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Timeouts {
@@ -156,6 +159,7 @@ impl Client {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(timeouts.connect)
             .timeout(timeouts.overall)
+            .pool_idle_timeout(IDLE)
             .build();
         match built {
             Ok(http) => Ok(Client {

@@ -1,12 +1,16 @@
 //! What requests carry: JSON bodies, path segments, query strings. A refusal names the place of the bad value.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use bytes::BytesMut;
+use futures::StreamExt;
 use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use vectorizer_api::error::{ApiError, ErrorCode};
 
 use super::Api;
@@ -15,45 +19,83 @@ use super::answer::{Refusal, invalid};
 /// Bodies above this many bytes are parsed beside the threads that serve everybody else.
 const LARGE: usize = 256 << 10;
 
-/// Reads a body, bounded in size and time.
+/// A body that has been read, and its share of the room for bodies.
+pub(super) struct Measured {
+    pub bytes: Bytes,
+    pub share: Option<OwnedSemaphorePermit>,
+}
+
+/// How much may be read.
+pub(super) struct Limits<'a> {
+    /// Of one body, in bytes.
+    pub bytes: usize,
+    /// Until all of it is there.
+    pub time: Duration,
+    /// Of all bodies together, in bytes.
+    pub room: &'a Arc<Semaphore>,
+}
+
+/// Reads a body, bounded in size and time, and together with all others.
 pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
-    limit: usize,
-    time: Duration,
-) -> Result<Bytes, ApiError> {
-    let too_large = || {
-        ApiError::new(
-            ErrorCode::PayloadTooLarge,
-            format!(
-                "the body is larger than {limit} bytes (server.max_body_bytes): send it in parts"
-            ),
-        )
-    };
+    limits: Limits<'_>,
+) -> Result<Measured, ApiError> {
+    let limit = limits.bytes;
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit as u64) {
-        return Err(too_large());
+        return Err(too_large(limit));
     }
-    match tokio::time::timeout(time, axum::body::to_bytes(body, limit)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => {
-            let source = std::error::Error::source(&error);
-            if source.is_some_and(|s| s.is::<http_body_util::LengthLimitError>()) {
-                Err(too_large())
-            } else {
-                Err(ApiError::new(
-                    ErrorCode::InvalidRequest,
-                    format!("the body broke off: {error}"),
-                ))
-            }
-        }
-        Err(_) => Err(ApiError::new(
+    let read = tokio::time::timeout(limits.time, read_all(body, limit, limits.room));
+    read.await.unwrap_or_else(|_| {
+        Err(ApiError::new(
             ErrorCode::InvalidRequest,
-            format!("the body did not arrive within {} s", time.as_secs()),
-        )),
+            format!("the body did not arrive within {} s", limits.time.as_secs()),
+        ))
+    })
+}
+
+async fn read_all(body: Body, limit: usize, room: &Arc<Semaphore>) -> Result<Measured, ApiError> {
+    let mut chunks = body.into_data_stream();
+    let mut all = BytesMut::new();
+    let mut share: Option<OwnedSemaphorePermit> = None;
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| {
+            ApiError::new(
+                ErrorCode::InvalidRequest,
+                format!("the body broke off: {error}"),
+            )
+        })?;
+        if all.len() + chunk.len() > limit {
+            return Err(too_large(limit));
+        }
+        let size = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+        // Never waited for: bodies that wait for each other's room would wait for ever.
+        let more = room.clone().try_acquire_many_owned(size).map_err(|_| {
+            ApiError::new(
+                ErrorCode::TooManyRequests,
+                "too many large bodies are being read at once: send this one again in a second",
+            )
+        })?;
+        match &mut share {
+            Some(share) => share.merge(more),
+            None => share = Some(more),
+        }
+        all.extend_from_slice(&chunk);
     }
+    Ok(Measured {
+        bytes: all.freeze(),
+        share,
+    })
+}
+
+fn too_large(limit: usize) -> ApiError {
+    ApiError::new(
+        ErrorCode::PayloadTooLarge,
+        format!("the body is larger than {limit} bytes: send it in parts"),
+    )
 }
 
 /// A JSON body. An empty one is the empty object.

@@ -10,8 +10,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use vectorizer_api::error::{ApiError, ErrorCode};
 
 use super::answer::refuse;
+use super::body::{Limits, Measured};
 use super::endpoint::{Kind, Rule};
 use super::{Api, auth, body, reads, writes};
+
+/// A command is never larger, in bytes.
+const MAX_COMMAND_BYTES: usize = 64 << 10;
 
 /// Lets a request through to its handler, or answers it.
 pub(super) async fn guard(
@@ -38,8 +42,20 @@ async fn pass(api: &Api, rule: Rule, request: Request, next: Next) -> Result<Res
         }
     };
     let (parts, body) = request.into_parts();
-    let (limit, time) = (server.max_body_bytes, server.request_timeout);
-    let bytes = body::read(&parts.headers, body, limit, time).await?;
+    let most = match rule.kind {
+        // Whatever stands in it, nobody reads it.
+        Kind::System => return Ok(next.run(Request::from_parts(parts, Body::empty())).await),
+        Kind::Control => MAX_COMMAND_BYTES,
+        Kind::Node | Kind::Read | Kind::Write => server.max_body_bytes,
+    };
+    let limits = Limits {
+        bytes: most,
+        time: server.request_timeout,
+        room: &api.0.body_room,
+    };
+    let Measured { bytes, share } = body::read(&parts.headers, body, limits).await?;
+    // Held until the answer is there: what was parsed is as large as the body was.
+    let _share = share;
     match rule.kind {
         Kind::System | Kind::Control | Kind::Node => {}
         Kind::Read => reads::admit(api, &parts.headers).await?,

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::Api;
 
-/// A connection has so long to send the head of its next request; an idle one is closed then.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// A connection has so long to send the head of its next request; an idle one is closed then. Longer than clients keep
+/// idle connections (90 s is common), so that none is closed just as its next request is sent.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
 /// Pause after a failed accept: out of file descriptors does not get better by trying at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

@@ -274,6 +274,21 @@ async fn a_body_that_is_too_large_is_refused_announced_or_not() {
 }
 
 #[tokio::test]
+async fn large_bodies_have_a_bounded_room_together() {
+    let node = Node::master_with(&["server.max_body_bytes=1024"]).await;
+    let body = || Body::from(format!(r#"{{"text": "{}"}}"#, "x".repeat(900)));
+    node.post("/embed", body()).await.good();
+    // Somebody else's bodies take all but a little of it.
+    let room = node.api.0.body_room.clone();
+    let others = room.try_acquire_many(4 * 1024 - 100).unwrap();
+    let refused = node.post("/embed", body()).await;
+    assert_eq!(refused.code(), ErrorCode::TooManyRequests);
+    node.post("/embed", r#"{"text": "small"}"#).await.good();
+    drop(others);
+    node.post("/embed", body()).await.good();
+}
+
+#[tokio::test]
 async fn a_body_that_says_it_is_something_else_than_json_is_refused() {
     let node = Node::with_collection().await;
     let request = Request::post("/insert")

@@ -166,3 +166,30 @@ async fn the_page_loads_nothing_from_elsewhere() {
         assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("src="));
     }
 }
+
+#[tokio::test]
+async fn a_handler_that_panics_is_an_internal_error_and_the_node_goes_on() {
+    let node = Node::master().await;
+    let broken = Router::new()
+        .route(
+            "/",
+            axum::routing::get(async || -> &'static str { panic!("as a bug would") }),
+        )
+        .layer(axum::middleware::from_fn_with_state(
+            node.api.clone(),
+            crate::http::frame::frame,
+        ));
+    let request = Request::get("/").body(Body::empty()).unwrap();
+    let answer = broken.oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let bytes = axum::body::to_bytes(answer.into_body(), usize::MAX)
+        .await
+        .unwrap();
+    let error: ApiError = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(error.error_type, ErrorCode::Internal);
+    assert!(
+        !error.message.contains("as a bug would"),
+        "what it says stays in the log"
+    );
+    node.get("/collections").await.good();
+}
