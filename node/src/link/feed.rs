@@ -35,6 +35,8 @@ enum Lookup {
 struct Feed<'a> {
     context: &'a LinkContext,
     peer: SocketAddr,
+    /// The epoch that is served; 0 when this node is not master.
+    epoch: u64,
     log: LogReader,
     session: MasterSession,
     outbox: Outbox,
@@ -67,6 +69,10 @@ pub(super) async fn feed(
     let mut feed = Feed {
         context,
         peer,
+        epoch: match &serving {
+            Serving::Master { epoch, .. } => *epoch,
+            Serving::NotMaster { .. } => 0,
+        },
         session: MasterSession::new(clock::now(), config, view(&log)),
         log,
         outbox: Outbox::new(write),
@@ -161,7 +167,7 @@ impl Feed<'_> {
                     }
                     let address = self.peer.to_string();
                     let table = &self.context.table;
-                    self.seat = Some(table.join(peer, address, syncing, ack));
+                    self.seat = Some(table.join(self.epoch, peer, address, syncing, ack));
                 }
                 Output::Acked(ack) => {
                     let seconds = clock::unix_ms() / 1000;

@@ -91,8 +91,11 @@ async fn keep_time(context: &LinkContext) {
         };
         let end = moved.borrow_and_update().position.offset;
         if now != epoch {
+            match now {
+                0 => context.table.leave(epoch),
+                _ => context.table.enter(now),
+            }
             epoch = now;
-            context.table.clear();
         }
         // What was in the log before this node became master counts from then.
         if epoch != 0 {

@@ -283,7 +283,11 @@ impl<'a> Receive<'a> {
                 Input::Truncated(local_log(self.context, false))
             }
             Ok(Done::Truncated(TruncateOutcome::NeedsSnapshot)) => Input::CannotTruncate,
-            Ok(Done::Appended(offset)) => Input::Taken(offset),
+            Ok(Done::Appended(offset)) => {
+                self.session.handle(clock::now(), Input::Taken(offset));
+                // Disk and store may have got there, and said so, before this: they will not say it again.
+                return self.progress();
+            }
             Ok(Done::ChunkTaken(count)) => Input::ChunksTaken(count),
             Ok(Done::SnapshotBegun) => return self.progress(),
             Ok(Done::SnapshotEnded) => {

@@ -18,6 +18,8 @@ use super::clock;
 #[derive(Clone)]
 pub struct ReplicaTable {
     roster: Arc<Mutex<Roster>>,
+    /// The epoch that the list is of. Locked together with it, and before it.
+    epoch: Arc<Mutex<u64>>,
     /// Cancelled when a replica begins another session.
     live: Arc<Mutex<HashMap<Uuid, CancellationToken>>>,
     changed: Arc<watch::Sender<()>>,
@@ -27,6 +29,7 @@ impl Default for ReplicaTable {
     fn default() -> Self {
         ReplicaTable {
             roster: Arc::default(),
+            epoch: Arc::default(),
             live: Arc::default(),
             changed: Arc::new(watch::Sender::new(())),
         }
@@ -73,13 +76,38 @@ impl ReplicaTable {
         self.roster.lock().appended(end, clock::now());
     }
 
-    /// This node is not master.
-    pub(super) fn clear(&self) {
-        self.roster.lock().clear();
+    /// This node is master of `epoch`: whoever was fed in an earlier one is listed no more.
+    ///
+    /// Said by the first to notice, be it a replica's session or the task that watches the role.
+    pub(super) fn enter(&self, epoch: u64) {
+        let mut own = self.epoch.lock();
+        if epoch > *own {
+            *own = epoch;
+            self.roster.lock().clear();
+        }
+        drop(own);
         self.changed.send_replace(());
     }
 
-    pub(super) fn join(&self, peer: Peer, address: String, syncing: bool, ack: Ack) -> Seat {
+    /// This node is no longer master of `epoch`.
+    pub(super) fn leave(&self, epoch: u64) {
+        let own = self.epoch.lock();
+        if epoch == *own {
+            self.roster.lock().clear();
+        }
+        drop(own);
+        self.changed.send_replace(());
+    }
+
+    pub(super) fn join(
+        &self,
+        epoch: u64,
+        peer: Peer,
+        address: String,
+        syncing: bool,
+        ack: Ack,
+    ) -> Seat {
+        self.enter(epoch);
         let node_id = peer.node_id;
         let (now, unix_ms) = (clock::now(), clock::unix_ms());
         let mut roster = self.roster.lock();
@@ -182,8 +210,9 @@ mod tests {
             name: "r".to_owned(),
             advertised: advertised.map(str::to_owned),
         };
+        table.enter(1);
         table.appended(10);
-        let join = |peer| table.join(peer, "10.0.0.2:40000".to_owned(), false, Ack::default());
+        let join = |peer| table.join(1, peer, "10.0.0.2:40000".to_owned(), false, Ack::default());
         let first = join(peer(1, Some("[fd00::1]:7001")));
         let second = join(peer(2, None));
         let list = table.list();
@@ -193,5 +222,27 @@ mod tests {
         drop(first);
         drop(second);
         assert_eq!((table.connected(), table.list().len()), (0, 2));
+        table.enter(2);
+        assert!(table.list().is_empty());
+    }
+
+    #[test]
+    fn whoever_joins_before_the_role_is_noticed_elsewhere_stays_listed() {
+        let table = ReplicaTable::default();
+        let peer = Peer {
+            node_id: Uuid::from_u128(1),
+            boot_id: Uuid::nil(),
+            name: "r".to_owned(),
+            advertised: None,
+        };
+        table.enter(1);
+        let seat = table.join(2, peer, "h:1".to_owned(), false, Ack::default());
+        table.leave(1);
+        table.enter(2);
+        seat.acked(Ack {
+            applied: 7,
+            ..Ack::default()
+        });
+        assert_eq!(table.list()[0].offset, 7);
     }
 }
