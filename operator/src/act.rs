@@ -61,6 +61,8 @@ pub struct Done {
     pub pruned: Vec<ObjectRef>,
     /// Whether Secrets were written: what was known of them is old.
     pub secrets_written: bool,
+    /// Whether the namespace is being deleted: nothing was done then.
+    pub namespace_going: bool,
 }
 
 /// A command that was refused or got no answer.
@@ -122,8 +124,12 @@ pub async fn act(
         applied: Vec::new(),
         pruned: Vec::new(),
         secrets_written: false,
+        namespace_going: false,
     };
     objects::apply(to, world, plan, &mut done).await;
+    if done.namespace_going {
+        return done;
+    }
     let mut notes = Vec::new();
     let mut registers = Registers::default();
     for step in &plan.steps {

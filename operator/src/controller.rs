@@ -139,7 +139,7 @@ fn pass(
             .clone();
         let mut known = known.lock().await;
         let begun = Instant::now();
-        let outcome = reconcile(&resource, &context, &mut known.remembered).await;
+        let outcome = Box::pin(reconcile(&resource, &context, &mut known.remembered)).await;
         known.failures = if outcome.is_ok() {
             0
         } else {
@@ -243,6 +243,9 @@ async fn report(
     done: Done,
     remembered: &mut Remembered,
 ) -> Result<Action, Error> {
+    if done.namespace_going {
+        return Ok(Action::requeue(SETTLED));
+    }
     if let Some(Refused::Outdated) = done.refused {
         return Ok(Action::requeue(FAST));
     }

@@ -7,6 +7,11 @@
 //! texts are left out because they alone would be several times everything else, and `kubectl apply` stores the whole
 //! definition in an annotation of at most 256 KiB.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "every printer column of the derive repeats the same keys"
+)]
+
 mod amount;
 mod rules;
 mod status;

@@ -3,6 +3,7 @@
 
 pub mod cache;
 mod pods;
+mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Secret};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DynamicObject, ObjectMeta};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -26,18 +27,17 @@ use crate::crd::{Amount, ClusterStatus};
 use crate::names;
 use crate::render;
 use crate::world::{
-    ClaimSeen, Cluster, Kind, LeaseSeen, Member, ObjectRef, PodSeen, Probe, SecretSeen, Secrets,
-    Set, SetSeen, Stamp, World, parse_pod, rest_url,
+    ClaimSeen, Cluster, Kind, LeaseSeen, Member, ObjectRef, PodSeen, Probe, Set, SetSeen, Stamp,
+    World, parse_pod, rest_url,
 };
 use cache::{Caches, belongs};
+pub use secrets::Credentials;
 
 /// How long one node may take to answer a question.
 pub const PROBE: Timeouts = Timeouts {
     connect: Duration::from_millis(700),
     overall: Duration::from_millis(1500),
 };
-/// How long a Secret that was complete is not read again.
-const SECRETS_FOR: Duration = Duration::from_secs(60);
 /// How long it is remembered whether a Kubernetes node is cordoned.
 const CORDON_FOR: Duration = Duration::from_secs(10);
 
@@ -53,22 +53,6 @@ pub struct Remembered {
     pub credentials: Option<(Instant, Credentials)>,
     /// When the status was written last.
     pub reported: Option<Instant>,
-}
-
-/// What the Secrets say.
-#[derive(Clone, Default)]
-pub struct Credentials {
-    /// The control token, once there is one.
-    pub control: Option<String>,
-    /// Which Secrets are there.
-    pub secrets: Secrets,
-}
-
-impl std::fmt::Debug for Credentials {
-    /// The token is left out.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}", self.secrets)
-    }
 }
 
 /// Which Kubernetes nodes are cordoned, remembered for a moment for all clusters.
@@ -104,7 +88,7 @@ pub async fn observe(
     status: ClusterStatus,
     remembered: &mut Remembered,
 ) -> Result<World, ObserveError> {
-    let credentials = credentials(from, &cluster, remembered).await?;
+    let credentials = secrets::credentials(from, &cluster, remembered).await?;
     let (objects, taken) = objects(from, &cluster).await?;
     let lease = lease(from, &cluster, remembered).await?;
     let sets = [Set::Master, Set::Replica].map(|set| set_seen(from, &cluster, set));
@@ -228,68 +212,6 @@ pub fn api_resource(kind: Kind) -> ApiResource {
     };
     let gvk = GroupVersionKind::gvk(group, version, kind.as_str());
     ApiResource::from_gvk_with_plural(&gvk, plural)
-}
-
-async fn credentials(
-    from: &Sources<'_>,
-    cluster: &Cluster,
-    remembered: &mut Remembered,
-) -> Result<Credentials, ObserveError> {
-    if let Some((read, known)) = &remembered.credentials
-        && read.elapsed() < SECRETS_FOR
-        && known.secrets.auth == SecretSeen::Complete
-        && known.secrets.internal == SecretSeen::Complete
-    {
-        return Ok(known.clone());
-    }
-    let api: Api<Secret> = Api::namespaced(from.client.clone(), &cluster.namespace);
-    let names = [
-        names::auth_secret(&cluster.name),
-        names::internal_secret(&cluster.name),
-    ];
-    let mut found = Vec::new();
-    for name in &names {
-        found.push(api.get_opt(name).await.map_err(|source| ObserveError {
-            what: format!("Secret {name}"),
-            source,
-        })?);
-    }
-    let [auth, internal] = [found.first(), found.get(1)].map(|s| s.and_then(Option::as_ref));
-    let token = internal.and_then(|s| value(s, names::CONTROL_TOKEN));
-    let known = Credentials {
-        control: token.map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned()),
-        secrets: Secrets {
-            auth: secret_seen(auth, &names::AUTH_KEYS, cluster.uid),
-            internal: secret_seen(
-                internal,
-                &[names::REPLICATION_TOKEN, names::CONTROL_TOKEN],
-                cluster.uid,
-            ),
-        },
-    };
-    remembered.credentials = Some((Instant::now(), known.clone()));
-    Ok(known)
-}
-
-/// A Secret without a controller may have been put there by a user who has keys already: it is used.
-fn secret_seen(secret: Option<&Secret>, keys: &[&str], owner: Uuid) -> SecretSeen {
-    let Some(secret) = secret else {
-        return SecretSeen::Missing;
-    };
-    let mut owners = secret.metadata.owner_references.iter().flatten();
-    let controlled = owners.any(|o| o.controller == Some(true));
-    if controlled && !is_owned(&secret.metadata, owner) {
-        SecretSeen::Taken
-    } else if keys.iter().all(|key| value(secret, key).is_some()) {
-        SecretSeen::Complete
-    } else {
-        SecretSeen::Incomplete
-    }
-}
-
-fn value<'s>(secret: &'s Secret, key: &str) -> Option<&'s [u8]> {
-    let value = secret.data.as_ref()?.get(key)?;
-    (!value.0.is_empty()).then_some(value.0.as_slice())
 }
 
 async fn lease(
@@ -498,3 +420,6 @@ async fn is_cordoned(from: &Sources<'_>, node: &str) -> bool {
 fn place(cluster: &Cluster, metadata: &ObjectMeta) -> Option<(Set, u32)> {
     parse_pod(&cluster.name, metadata.name.as_deref()?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,20 @@ pub struct ApplyError {
     source: kube::Error,
 }
 
+impl ApplyError {
+    /// Whether the namespace is being deleted.
+    fn is_namespace_going(&self) -> bool {
+        let kube::Error::Api(status) = &self.source else {
+            return false;
+        };
+        let causes = status.details.iter().flat_map(|d| &d.causes);
+        status.code == 403
+            && causes
+                .into_iter()
+                .any(|c| c.reason == "NamespaceTerminating")
+    }
+}
+
 /// Writes everything; what goes wrong is noted and does not stop the rest.
 pub(super) async fn apply(to: &Targets<'_>, world: &World, plan: &Plan, done: &mut Done) {
     for (name, keys) in &plan.secrets {
@@ -37,6 +51,11 @@ pub(super) async fn apply(to: &Targets<'_>, world: &World, plan: &Plan, done: &m
             Ok(stamp) => done
                 .applied
                 .push((object.reference.clone(), (object.hash.clone(), stamp))),
+            Err(error) if error.is_namespace_going() => {
+                // The resource goes with it, in any moment.
+                done.namespace_going = true;
+                return;
+            }
             Err(error) => {
                 tracing::warn!(%error, "an object was refused");
                 done.troubles.push(error.to_string());

@@ -1,1 +1,389 @@
+//! Plans carried out against an API server in memory and nodes on loopback, with one log of everything in its order.
 
+mod fakes;
+
+use serde_json::json;
+use uuid::Uuid;
+use vectorizer_api::lease::{Grant, Holder};
+use vectorizer_api::position::Position;
+
+use super::*;
+use crate::crd::{
+    LastPromotion, PromoteMode, PromotionReason, PromotionResult, TargetStatus, TargetStep,
+};
+use crate::plan::{Expect, Step};
+use crate::world::Kind;
+use fakes::{Bench, CLUSTER};
+
+fn grant(epoch: u64, pod: &str) -> Grant {
+    Grant {
+        cluster: CLUSTER,
+        epoch,
+        holder: Some(Holder {
+            pod: pod.into(),
+            node_id: Uuid::from_u128(u128::from(epoch)),
+            boot_id: Uuid::from_u128(7),
+        }),
+    }
+}
+
+fn target(bench: &Bench, step: TargetStep) -> Memory {
+    let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(bench.world.now);
+    Memory {
+        cluster: Some(CLUSTER),
+        target: Some(TargetStatus {
+            request_id: Some("a".into()),
+            reason: PromotionReason::Requested,
+            mode: PromoteMode::Switchover,
+            pod: Some("demo-replica-0".into()),
+            node_id: None,
+            wanted: None,
+            from: Some("demo-master-0".into()),
+            from_epoch: 1,
+            from_boot: None,
+            epoch: 2,
+            step,
+            started_at: now.clone(),
+            step_at: now.clone(),
+            deadline: now,
+            known_offset: 0,
+            max_lag_operations: None,
+            message: None,
+        }),
+        ..Memory::default()
+    }
+}
+
+fn succeeded(bench: &Bench) -> Memory {
+    let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(bench.world.now);
+    Memory {
+        cluster: Some(CLUSTER),
+        last_promotion: Some(LastPromotion {
+            request_id: Some("a".into()),
+            reason: PromotionReason::Requested,
+            mode: PromoteMode::Switchover,
+            from: None,
+            to: None,
+            result: PromotionResult::Succeeded,
+            write_pause_ms: None,
+            lost_operations: Some(0),
+            started_at: now.clone(),
+            finished_at: now,
+            message: "done".into(),
+        }),
+        handled_requests: vec!["a".into()],
+        ..Memory::default()
+    }
+}
+
+/// The commands of a switchover.
+fn switchover(bench: &Bench) -> Vec<Step> {
+    let (from, to) = (bench.peer("demo-master-0"), bench.peer("demo-replica-0"));
+    vec![
+        Step::Fence {
+            to: to.clone(),
+            epoch: 1,
+        },
+        Step::Record(Box::new(target(bench, TargetStep::HandingOver))),
+        Step::Handover {
+            to: from.clone(),
+            from_epoch: 1,
+            epoch: 2,
+            target: Uuid::from_u128(2),
+            deadline_ms: 5000,
+        },
+        Step::SetLease {
+            expect: Expect::Content(grant(1, "demo-master-0")),
+            grant: grant(2, "demo-replica-0"),
+        },
+        Step::Promote {
+            to,
+            epoch: 2,
+            at: At::HandedOver,
+        },
+        Step::Label {
+            pod: "demo-replica-0".into(),
+            uid: "u".into(),
+            role: Some("master"),
+            read_eligible: None,
+        },
+        Step::Follow {
+            to: from,
+            epoch: 2,
+            master_address: "10.0.0.2:7001".into(),
+            master_url: "http://10.0.0.2:15002".into(),
+        },
+        Step::Record(Box::new(succeeded(bench))),
+    ]
+}
+
+#[tokio::test]
+async fn a_switchover_is_recorded_first_and_promotes_where_the_handover_ended() {
+    let bench = Bench::start().await;
+    bench.api.put_lease(&grant(1, "demo-master-0"));
+    bench.node_at("demo-master-0", Position::new(1, 41));
+    let done = bench.act(switchover(&bench)).await;
+    assert!(done.refused.is_none(), "{:?}", done.refused);
+    assert_eq!(
+        bench.log(),
+        [
+            "fence demo-replica-0 1",
+            "status HandingOver",
+            "handover demo-master-0 1 2",
+            "lease 2 demo-replica-0",
+            "promote demo-replica-0 2 at 1.41",
+            "label demo-replica-0 {\"vectorizer.hivellm.io/role\":\"master\"}",
+            "follow demo-master-0 2 10.0.0.2:7001",
+            "status done",
+        ]
+    );
+    let last = done.memory.last_promotion.unwrap();
+    assert!(last.write_pause_ms.is_some_and(|ms| ms < 5000), "{last:?}");
+    let stored = done.resource.status.unwrap();
+    assert_eq!(
+        stored.last_promotion.unwrap().write_pause_ms,
+        last.write_pause_ms
+    );
+}
+
+#[tokio::test]
+async fn the_first_refusal_ends_the_pass_and_what_was_recorded_stays() {
+    let bench = Bench::start().await;
+    bench.api.put_lease(&grant(1, "demo-master-0"));
+    bench.refuse("demo-replica-0", "promote");
+    let done = bench.act(switchover(&bench)).await;
+    let Some(Refused::Node { command, pod, .. }) = &done.refused else {
+        panic!("{:?}", done.refused);
+    };
+    assert_eq!((*command, pod.as_str()), ("promote", "demo-replica-0"));
+    assert!(
+        bench
+            .log()
+            .iter()
+            .all(|line| !line.starts_with("label") && line != "status done")
+    );
+    assert_eq!(done.memory.target.unwrap().step, TargetStep::HandingOver);
+}
+
+#[tokio::test]
+async fn nothing_is_commanded_when_the_resource_has_changed() {
+    let bench = Bench::start().await;
+    bench
+        .api
+        .touch("/apis/vectorizer.hivellm.io/v1alpha1/namespaces/default/vectorizerclusters/demo");
+    let steps = switchover(&bench).split_off(1);
+    let done = bench.act(steps).await;
+    assert!(matches!(done.refused, Some(Refused::Outdated)));
+    assert_eq!(bench.log(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_renewal_in_between_does_not_hinder_a_grant_by_content() {
+    let bench = Bench::start().await;
+    bench.api.put_lease(&grant(1, "demo-master-0"));
+    bench.api.conflict_once();
+    let step = Step::SetLease {
+        expect: Expect::Content(grant(1, "demo-master-0")),
+        grant: grant(2, "demo-replica-0"),
+    };
+    let done = bench.act(vec![step.clone()]).await;
+    assert!(done.refused.is_none(), "{:?}", done.refused);
+    // Again, by an operator that does not know that it was done.
+    let done = bench.act(vec![step]).await;
+    assert!(done.refused.is_none(), "{:?}", done.refused);
+    assert_eq!(bench.log(), ["lease 2 demo-replica-0"]);
+}
+
+#[tokio::test]
+async fn a_renewal_in_between_ends_a_vacancy_by_version() {
+    let bench = Bench::start().await;
+    let version = bench.api.put_lease(&grant(1, "demo-master-0"));
+    bench
+        .api
+        .touch("/apis/coordination.k8s.io/v1/namespaces/default/leases/demo");
+    let vacant = Grant {
+        cluster: CLUSTER,
+        epoch: 2,
+        holder: None,
+    };
+    let done = bench
+        .act(vec![Step::SetLease {
+            expect: Expect::Version(version),
+            grant: vacant.clone(),
+        }])
+        .await;
+    assert!(
+        matches!(done.refused, Some(Refused::Lease(_))),
+        "{:?}",
+        done.refused
+    );
+    let version = bench
+        .api
+        .version("/apis/coordination.k8s.io/v1/namespaces/default/leases/demo");
+    let done = bench
+        .act(vec![Step::SetLease {
+            expect: Expect::Version(version),
+            grant: vacant,
+        }])
+        .await;
+    assert!(done.refused.is_none());
+    let lease = bench
+        .api
+        .get("/apis/coordination.k8s.io/v1/namespaces/default/leases/demo")
+        .unwrap();
+    assert_eq!(
+        lease["spec"].get("holderIdentity"),
+        None,
+        "an empty name is not a holder"
+    );
+}
+
+#[tokio::test]
+async fn a_lease_that_names_somebody_else_is_not_overwritten() {
+    let bench = Bench::start().await;
+    bench.api.put_lease(&grant(5, "demo-replica-1"));
+    let done = bench.act(switchover(&bench)).await;
+    assert!(
+        matches!(done.refused, Some(Refused::Lease(_))),
+        "{:?}",
+        done.refused
+    );
+    assert!(bench.log().iter().all(|line| !line.starts_with("promote")));
+}
+
+#[tokio::test]
+async fn a_new_lease_belongs_to_the_cluster_and_says_everything() {
+    let bench = Bench::start().await;
+    let done = bench
+        .act(vec![Step::SetLease {
+            expect: Expect::Missing,
+            grant: grant(1, "demo-master-0"),
+        }])
+        .await;
+    assert!(done.refused.is_none(), "{:?}", done.refused);
+    let lease = bench
+        .api
+        .get("/apis/coordination.k8s.io/v1/namespaces/default/leases/demo")
+        .unwrap();
+    assert_eq!(
+        lease["metadata"]["ownerReferences"][0]["uid"],
+        json!(CLUSTER.to_string())
+    );
+    assert_eq!(
+        lease["metadata"]["labels"]["app.kubernetes.io/managed-by"],
+        "vectorizer-operator"
+    );
+    let typed = serde_json::from_value(lease).unwrap();
+    assert_eq!(
+        crate::observe::parse_lease(&typed).unwrap(),
+        grant(1, "demo-master-0")
+    );
+}
+
+#[tokio::test]
+async fn a_pod_that_is_gone_does_not_keep_a_promotion_from_being_recorded() {
+    let bench = Bench::start().await;
+    bench.api.put_lease(&grant(1, "demo-master-0"));
+    bench
+        .api
+        .remove("/api/v1/namespaces/default/pods/demo-replica-0");
+    bench.refuse("demo-master-0", "follow");
+    let done = bench.act(switchover(&bench)).await;
+    assert!(done.refused.is_none(), "{:?}", done.refused);
+    assert_eq!(done.troubles.len(), 2, "{:?}", done.troubles);
+    assert_eq!(bench.log().last().map(String::as_str), Some("status done"));
+}
+
+#[tokio::test]
+async fn an_object_that_is_refused_is_reported_and_holds_up_no_command() {
+    let bench = Bench::start().await;
+    bench
+        .api
+        .forbid("/apis/apps/v1/namespaces/default/statefulsets/demo-master");
+    let mut plan = bench.plan(vec![Step::Fence {
+        to: bench.peer("demo-replica-0"),
+        epoch: 1,
+    }]);
+    plan.objects = bench.objects();
+    let done = bench.run(&plan).await;
+    assert_eq!(done.troubles.len(), 1, "{:?}", done.troubles);
+    assert!(done.troubles[0].contains("StatefulSet demo-master"));
+    assert_eq!(done.applied.len(), plan.objects.len() - 1);
+    assert_eq!(
+        bench.log().last().map(String::as_str),
+        Some("fence demo-replica-0 1")
+    );
+}
+
+#[tokio::test]
+async fn credentials_are_generated_once_and_never_again() {
+    let bench = Bench::start().await;
+    let path = "/api/v1/namespaces/default/secrets/demo-auth";
+    let mut plan = bench.plan(Vec::new());
+    plan.secrets = vec![("demo-auth".into(), vec!["admin-key", "read-key"])];
+    assert!(bench.run(&plan).await.secrets_written);
+    let first = bench.api.get(path).unwrap();
+    assert_ne!(first["data"]["admin-key"], first["data"]["read-key"]);
+    assert!(first["data"]["admin-key"].as_str().unwrap().len() >= 64);
+    // One key is taken away: only that one is made anew.
+    bench.api.change(path, |secret| {
+        secret["data"].as_object_mut().unwrap().remove("read-key");
+    });
+    bench.run(&plan).await;
+    let second = bench.api.get(path).unwrap();
+    assert_eq!(second["data"]["admin-key"], first["data"]["admin-key"]);
+    assert_ne!(second["data"]["read-key"], first["data"]["read-key"]);
+    assert!(second["data"]["read-key"].is_string());
+}
+
+#[tokio::test]
+async fn only_what_is_ours_is_pruned() {
+    let bench = Bench::start().await;
+    let budget = |name: &str| ObjectRef {
+        kind: Kind::PodDisruptionBudget,
+        name: name.into(),
+    };
+    let path =
+        |name: &str| format!("/apis/policy/v1/namespaces/default/poddisruptionbudgets/{name}");
+    let owner = json!([{ "apiVersion": "v1", "kind": "x", "name": "demo", "uid": CLUSTER.to_string(), "controller": true }]);
+    bench.api.put(
+        &path("ours"),
+        json!({ "metadata": { "name": "ours", "uid": "1", "ownerReferences": owner } }),
+    );
+    bench.api.put(
+        &path("theirs"),
+        json!({ "metadata": { "name": "theirs", "uid": "2" } }),
+    );
+    let mut plan = bench.plan(Vec::new());
+    plan.prune = vec![budget("ours"), budget("theirs"), budget("gone")];
+    let done = bench.run(&plan).await;
+    assert!(done.troubles.is_empty(), "{:?}", done.troubles);
+    assert_eq!(bench.api.get(&path("ours")), None);
+    assert!(bench.api.get(&path("theirs")).is_some());
+}
+
+#[tokio::test]
+async fn events_are_written_for_people_to_read() {
+    let bench = Bench::start().await;
+    let note = Note {
+        warning: true,
+        reason: "PromotionFailed",
+        message: "x".repeat(3000),
+    };
+    bench.act(vec![Step::Tell(note)]).await;
+    let events = bench
+        .api
+        .under("/apis/events.k8s.io/v1/namespaces/default/events");
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0]["type"], "Warning");
+    assert_eq!(events[0]["regarding"]["kind"], "VectorizerCluster");
+    assert!(events[0]["note"].as_str().unwrap().len() <= 1000);
+}
+
+#[test]
+fn pauses_after_failures_double_up_to_a_bound() {
+    let longest = Duration::from_secs(60);
+    let secs: Vec<_> = (1..9).map(|n| backoff(n, longest).as_secs()).collect();
+    assert_eq!(secs, [1, 2, 4, 8, 16, 32, 60, 60]);
+    assert_eq!(backoff(u32::MAX, longest), longest);
+}

@@ -1,1 +1,166 @@
+//! The objects of two clusters as they are applied, and what must be true of all.
 
+use serde_json::{Value, json};
+
+use super::*;
+use crate::crd::VectorizerCluster;
+
+fn cluster(spec: Value) -> Cluster {
+    let raw: VectorizerCluster = serde_json::from_value(json!({
+        "apiVersion": "vectorizer.hivellm.io/v1alpha1", "kind": "VectorizerCluster",
+        "metadata": { "name": "demo", "namespace": "default", "uid": "00000000-0000-0000-0000-0000000000c1", "resourceVersion": "1" },
+        "spec": spec,
+    }))
+    .unwrap();
+    Cluster::check(&raw).unwrap()
+}
+
+fn rendered(cluster: &Cluster) -> Vec<Object> {
+    let size = cluster.spec.storage.size.clone();
+    objects(&Wanted {
+        cluster,
+        image: "node:test",
+        replicas: cluster.spec.replicas,
+        claim_sizes: [size.clone(), size],
+    })
+}
+
+fn find<'o>(objects: &'o [Object], kind: Kind, name: &str) -> &'o Value {
+    let found = objects
+        .iter()
+        .find(|o| o.reference.kind == kind && o.reference.name == name);
+    &found.unwrap().body
+}
+
+#[test]
+fn a_cluster_of_defaults() {
+    let bodies: Vec<_> = rendered(&cluster(json!({})))
+        .into_iter()
+        .map(|o| o.body)
+        .collect();
+    insta::assert_yaml_snapshot!(bodies);
+}
+
+#[test]
+fn everything_that_a_user_may_set_arrives_in_the_pods() {
+    let cluster = cluster(json!({
+        "replicas": 1,
+        "image": "node:mine", "imagePullPolicy": "Never", "imagePullSecrets": [{ "name": "pull" }],
+        "storage": { "size": "20Gi", "storageClassName": "fast", "onDelete": "Delete" },
+        "resources": { "requests": { "cpu": 1, "memory": "64Mi" }, "limits": { "memory": "1Gi" } },
+        "nodeSelector": { "disk": "ssd" },
+        "tolerations": [{ "key": "dedicated", "operator": "Exists" }],
+        "affinity": { "nodeAffinity": {} },
+        "topologySpreadConstraints": [],
+        "priorityClassName": "high",
+        "podLabels": { "team": "search" }, "podAnnotations": { "note": "x" },
+        "env": [{ "name": "VECTORIZER_LOG", "value": "debug" }],
+        "replication": { "heartbeatIntervalSecs": 1, "replicaTimeoutSecs": 3, "logSize": 5000, "reconnectIntervalSecs": 2 },
+    }));
+    let objects = rendered(&cluster);
+    insta::assert_yaml_snapshot!([
+        find(&objects, Kind::ConfigMap, "demo-config"),
+        find(&objects, Kind::StatefulSet, "demo-replica"),
+    ]);
+}
+
+#[test]
+fn both_sets_carry_the_same_template_apart_from_their_name() {
+    let objects = rendered(&cluster(json!({})));
+    let [mut master, mut replica] = ["demo-master", "demo-replica"]
+        .map(|name| find(&objects, Kind::StatefulSet, name)["spec"]["template"].clone());
+    for template in [&mut master, &mut replica] {
+        template["metadata"]["labels"]
+            .as_object_mut()
+            .unwrap()
+            .remove(names::SET)
+            .unwrap();
+    }
+    assert_eq!(master, replica);
+    assert!(
+        !master.to_string().contains(names::ROLE),
+        "a promotion must restart nobody"
+    );
+}
+
+#[test]
+fn everything_belongs_to_its_cluster() {
+    for object in rendered(&cluster(json!({}))) {
+        let metadata = &object.body["metadata"];
+        assert_eq!(
+            metadata["ownerReferences"][0]["controller"], true,
+            "{}",
+            object.reference
+        );
+        assert_eq!(
+            metadata["labels"][names::MANAGED_BY],
+            names::MANAGER,
+            "{}",
+            object.reference
+        );
+        assert_eq!(metadata["namespace"], "default", "{}", object.reference);
+        let api = crate::observe::api_resource(object.reference.kind);
+        assert_eq!(object.body["kind"], api.kind.as_str());
+        assert_eq!(object.body["apiVersion"], api.api_version.as_str());
+    }
+}
+
+#[test]
+fn the_expected_names_are_those_that_are_rendered() {
+    for replicas in [0, 2] {
+        let cluster = cluster(json!({ "replicas": replicas }));
+        let mut rendered: Vec<_> = rendered(&cluster)
+            .into_iter()
+            .map(|o| o.reference)
+            .collect();
+        let mut expected = references("demo", replicas);
+        rendered.sort();
+        expected.sort();
+        assert_eq!(rendered, expected);
+    }
+}
+
+#[test]
+fn a_changed_configuration_is_a_changed_template() {
+    let checksum = |spec| {
+        let objects = rendered(&cluster(spec));
+        find(&objects, Kind::StatefulSet, "demo-master")["spec"]["template"]["metadata"]["annotations"][names::CONFIG_CHECKSUM].clone()
+    };
+    let before = checksum(json!({}));
+    assert_eq!(
+        before,
+        checksum(json!({ "replicas": 5, "reads": { "maxLagMs": 5 } })),
+        "no node has to know this"
+    );
+    assert_ne!(
+        before,
+        checksum(json!({ "replication": { "logSize": 5000 } }))
+    );
+}
+
+#[test]
+fn a_cluster_of_one_node_can_be_drained() {
+    let objects = rendered(&cluster(json!({ "replicas": 0 })));
+    assert!(
+        objects
+            .iter()
+            .all(|o| o.reference.kind != Kind::PodDisruptionBudget)
+    );
+}
+
+#[test]
+fn pods_satisfy_the_restricted_pod_security_standard() {
+    let objects = rendered(&cluster(json!({})));
+    let pod = &find(&objects, Kind::StatefulSet, "demo-replica")["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(
+        pod["securityContext"]["seccompProfile"]["type"],
+        "RuntimeDefault"
+    );
+    for container in pod["containers"].as_array().unwrap() {
+        let security = &container["securityContext"];
+        assert_eq!(security["allowPrivilegeEscalation"], false);
+        assert_eq!(security["readOnlyRootFilesystem"], true);
+        assert_eq!(security["capabilities"]["drop"], json!(["ALL"]));
+    }
+}

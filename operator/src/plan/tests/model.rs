@@ -364,15 +364,16 @@ impl Model {
             if n >= limit {
                 return plan;
             }
-            if let Err(why) = self.carry_out(step, &mut handed_over) {
-                if !matches!(step, Step::Follow { .. } | Step::Label { .. }) {
-                    self.told.push("refused");
-                    if let Some(target) = &mut self.status.target {
-                        target.message = Some(why);
-                    }
-                    complete = false;
-                    break;
+            let soft = matches!(step, Step::Follow { .. } | Step::Label { .. });
+            if let Err(why) = self.carry_out(step, &mut handed_over)
+                && !soft
+            {
+                self.told.push("refused");
+                if let Some(target) = &mut self.status.target {
+                    target.message = Some(why);
                 }
+                complete = false;
+                break;
             }
         }
         if complete && plan.steps.len() < limit {
