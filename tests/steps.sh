@@ -29,3 +29,6 @@ need() { # need PROGRAM PACKAGE: installs a Debian package when its program is m
     >/dev/null 2>&1 || printf '%s could not be installed\n' "$2" >&2
   command -v "$1" >/dev/null
 }
+
+# What the scripts themselves use; Rust, Go and a C compiler are the user's to bring.
+need python3 python3
