@@ -10,7 +10,15 @@ async fn a_replica_that_stands_still_lags_by_operations_and_by_time_and_catches_
     let elsewhere = Machine::replica_of(&at_home);
     let (master, replica) = pair(&at_home, &elsewhere).await;
     let seen = master.put(0..5).await;
-    replica.reaches(seen).await;
+    until("the master to hear of it", async || {
+        let listed = master.only_replica().await;
+        if listed.offset == seen.offset {
+            Ok(())
+        } else {
+            Err(listed)
+        }
+    })
+    .await;
     replica.signal("STOP");
 
     let written = master.put(5..28).await;
