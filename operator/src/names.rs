@@ -96,6 +96,7 @@ pub mod reason {
     pub const REPLICAS_MISSING: &str = "ReplicasMissing";
     pub const SCALING: &str = "Scaling";
     pub const STARTING: &str = "Starting";
+    pub const TARGET_CHOSEN: &str = "TargetChosen";
     pub const UPDATING: &str = "Updating";
     pub const WRITES_ACCEPTED: &str = "WritesAccepted";
 }

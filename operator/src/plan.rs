@@ -302,9 +302,10 @@ pub fn plan(world: &World) -> Plan {
     }
     let busy = !draft.steps.is_empty() || !objects.is_empty() || !secrets.is_empty();
     let awaited = draft.waits.iter().any(|w| w.severity < Severity::Blocked);
-    let requeue = if draft.memory.target.is_some() || draft.fast {
+    let target = draft.memory.target.as_ref();
+    let requeue = if draft.fast || target.is_some_and(|t| is_young(world, t)) {
         FAST
-    } else if busy || awaited {
+    } else if target.is_some() || busy || awaited {
         SOON
     } else {
         SETTLED
@@ -394,6 +395,11 @@ impl<'w> Draft<'w> {
                 .is_some_and(|h| h.node_id == master.node_id);
         confirmed.then_some(member)
     }
+}
+
+/// Whether a step may still end in any moment, rather than wait for a person.
+fn is_young(world: &World, target: &TargetStatus) -> bool {
+    seconds_since(world.now, &target.step_at) < 60.0
 }
 
 fn seconds_since(now: Timestamp, then: &Time) -> f64 {

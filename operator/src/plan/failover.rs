@@ -311,6 +311,12 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
     else {
         return;
     };
+    let fenced = world.members.iter().filter_map(candidate).count();
+    let text = format!(
+        "{} holds the most, up to {position}, of {fenced} nodes that promised",
+        member.pod
+    );
+    draft.tell(false, reason::TARGET_CHOSEN, text);
     target.pod = Some(member.pod.clone());
     target.node_id = Some(holder.node_id);
     target.step = TargetStep::Granting;

@@ -86,7 +86,7 @@ fn heal(model: &mut Model) {
 /// Few, so that every run has some; `PROPTEST_CASES` asks for more.
 fn cases() -> u32 {
     let asked = std::env::var("PROPTEST_CASES").ok();
-    asked.and_then(|n| n.parse().ok()).unwrap_or(48)
+    asked.and_then(|n| n.parse().ok()).unwrap_or(24)
 }
 
 proptest! {

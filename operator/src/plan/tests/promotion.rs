@@ -403,7 +403,7 @@ fn a_master_that_comes_back_before_it_was_replaced_stays_the_master() {
 
 #[test]
 fn an_operator_killed_at_any_step_of_a_failover_goes_on() {
-    for first in 0..60 {
+    for first in [0, 1, 2, 10, 30, 54, 55, 56, 57, 58, 59, 60, 61] {
         for limit in [0, 1, 2, 3, 4, 5, 7] {
             let mut model = Model::healthy(3);
             model.kill("demo-master-0");
@@ -421,9 +421,6 @@ fn an_operator_killed_at_any_step_of_a_failover_goes_on() {
             model.revive("demo-master-0");
             model.settle();
             model.assert_sound();
-            if first > 2 {
-                break;
-            }
         }
     }
 }
