@@ -162,11 +162,26 @@ fn go(draft: &mut Draft<'_>, mut target: TargetStatus, old: &Member, new: &Membe
         return;
     };
     let first = target.step == TargetStep::Reserved;
+    let state = new.state();
+    if state.is_some_and(|s| s.position.epoch >= target.epoch) {
+        // It has opened its epoch already, and the Lease was lost afterwards: that is all that is missing.
+        draft.steps.push(Step::SetLease {
+            expect: Expect::Content(grant.clone()),
+            grant: Grant {
+                cluster,
+                epoch: target.epoch,
+                holder: Some(holder),
+            },
+        });
+        return;
+    }
     // Not at the next epoch: its next greeting would depose the master.
-    draft.steps.push(Step::Fence {
-        to: to.clone(),
-        epoch: target.from_epoch,
-    });
+    if state.is_some_and(|s| s.promised_epoch <= target.from_epoch) {
+        draft.steps.push(Step::Fence {
+            to: to.clone(),
+            epoch: target.from_epoch,
+        });
+    }
     if first {
         target.pod = Some(new.pod.clone());
         target.node_id = Some(holder.node_id);
