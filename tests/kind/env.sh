@@ -21,7 +21,7 @@ pause_tag=3.10
 kindnetd_tag=v20250512-df8de77b
 local_path_tag=v20250214-acbabc1a
 local_path_helper_tag=v20241212-8ac705d0
-node_image=kindest/node:v$kubernetes_version
+node_image=${NODE_IMAGE:-kindest/node:v$kubernetes_version}
 export kubernetes_version kind_version helm_version containerd_version etcd_version coredns_version local_path_version
 export etcd_tag pause_tag kindnetd_tag local_path_tag local_path_helper_tag node_image
 
