@@ -449,19 +449,13 @@ impl World {
         }
     }
 
-    /// The highest epoch that anybody has promised, was granted or is about to be.
+    /// The highest epoch that anybody has promised or was granted.
     pub fn highest_epoch(&self) -> u64 {
         let promised = self.members.iter().filter_map(Member::state);
         let promised = promised.map(|s| s.promised_epoch.max(s.master_epoch).max(s.position.epoch));
         let leased = self.lease.grant().map(|g| g.epoch);
         let master = self.status.master.as_ref().map(|m| m.epoch);
-        let target = self.status.target.as_ref().map(|t| t.epoch);
-        promised
-            .chain(leased)
-            .chain(master)
-            .chain(target)
-            .max()
-            .unwrap_or(0)
+        promised.chain(leased).chain(master).max().unwrap_or(0)
     }
 
     /// The members that the spec wants.

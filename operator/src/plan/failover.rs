@@ -39,7 +39,7 @@ fn begin(draft: &mut Draft<'_>, mut target: TargetStatus) {
             "the request was withdrawn",
         );
     }
-    target.epoch = world.highest_epoch().max(target.epoch.saturating_sub(1)) + 1;
+    target.epoch = world.highest_epoch() + 1;
     target.known_offset = known_offset(world).max(target.known_offset);
     let master = draft
         .memory
@@ -386,7 +386,7 @@ pub(super) fn granted(
     let mut epoch = grant.epoch;
     if present.boot_id != holder.boot_id || state.promised_epoch > epoch {
         // Granted to a process that is gone before it began.
-        epoch = world.highest_epoch() + 1;
+        epoch = world.highest_epoch().max(target.epoch) + 1;
         target.epoch = epoch;
         draft.memory.target = Some(target.clone());
         draft.record();
@@ -446,7 +446,7 @@ pub(super) fn reelect(draft: &mut Draft<'_>, mut target: TargetStatus, why: &str
     target.step_at = draft.time();
     target.pod = None;
     target.node_id = None;
-    target.epoch = draft.world.highest_epoch() + 1;
+    target.epoch = draft.world.highest_epoch().max(target.epoch) + 1;
     target.message = Some(why.to_owned());
     draft.memory.target = Some(target);
     draft.record();

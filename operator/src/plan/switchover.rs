@@ -74,7 +74,7 @@ fn begin(draft: &mut Draft<'_>, mut target: TargetStatus, master: &MasterStatus,
     // A master that restarted in between is still the master; only the numbers are others.
     target.from_epoch = grant.epoch;
     target.from_boot = grant.holder.as_ref().map(|h| h.boot_id);
-    target.epoch = world.highest_epoch().max(target.epoch.saturating_sub(1)) + 1;
+    target.epoch = world.highest_epoch() + 1;
     target.known_offset = known_offset(world);
     match ready(draft, &target, master, grant) {
         Ok((old, new)) => go(draft, target, old, new, grant),

@@ -301,6 +301,8 @@ fn a_failover_waits_for_the_lease_to_run_out_on_its_own_clock() {
     assert_eq!(model.master().as_deref(), Some("demo-replica-0"));
     model.settle();
     assert_eq!(last(&model).result, PromotionResult::Succeeded);
+    let epoch = model.status.master.clone().unwrap().epoch;
+    assert_eq!(epoch, 2, "waiting uses up no epochs");
     model.revive("demo-master-0");
     model.settle();
     model.assert_sound();
