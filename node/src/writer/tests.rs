@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use vectorizer_api::replication::Role;
 
 use super::*;
+use crate::config::Durability;
 use crate::data_dir::DataDir;
 use crate::journal::JournalOptions;
 use crate::lease::{Permit, boot_time_ms};
@@ -20,17 +21,14 @@ struct Node {
 }
 
 fn open(dir: &Path) -> Node {
+    open_with(dir, WriterOptions::default())
+}
+
+fn open_with(dir: &Path, options: WriterOptions) -> Node {
     let (data, opened) = DataDir::open(dir, JournalOptions::default()).unwrap();
     let store = opened.store.clone();
     let permit = Permit::unlimited();
-    let start = start(
-        data,
-        opened,
-        permit.clone(),
-        Uuid::new_v4(),
-        WriterOptions::default(),
-    )
-    .unwrap();
+    let start = start(data, opened, permit.clone(), Uuid::new_v4(), options).unwrap();
     Node {
         writer: start.handle,
         store,
@@ -128,6 +126,27 @@ async fn a_write_is_answered_with_its_position_once_it_is_durable() {
     assert_eq!(put(&node, "a").await.unwrap().position, Position::new(1, 3));
     assert_eq!(node.writer.progress().borrow().durable, 3);
     assert_eq!(node.store.applied(), Position::new(1, 3));
+}
+
+#[tokio::test]
+async fn with_durability_interval_the_last_write_reaches_the_disk_too() {
+    let dir = TempDir::new().unwrap();
+    let options = WriterOptions {
+        durability: Durability::Interval,
+        ..WriterOptions::default()
+    };
+    let node = open_with(dir.path(), options);
+    let initialize = Command::Initialize {
+        cluster: CLUSTER,
+        epoch: 1,
+    };
+    node.writer.command(initialize).await.unwrap();
+    let reply = node.writer.write(create("c")).await.unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while node.writer.log().durable() < reply.position.offset {
+        assert!(std::time::Instant::now() < deadline, "never synced");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]

@@ -292,7 +292,7 @@ impl Writer {
             Durability::Interval => last || self.synced_at.elapsed() >= Duration::from_secs(1),
             Durability::Os => last,
         };
-        if due && self.durable < end {
+        if due && self.journal.durable() < end {
             self.sync_or_abort();
         } else if self.options.durability != Durability::Always {
             self.durable = end;
