@@ -140,6 +140,9 @@ pub enum SinkError {
     /// The master is not one that this node may follow: another cluster, or an epoch below the one promised.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// This node's own disk is full or refuses: what it has is as it was, and trying again may succeed.
+    #[error("this node cannot take it now: {0}")]
+    Local(String),
     /// A newer session, a fence or a change of role ended this one.
     #[error("this session is over: a newer one, a fence or a change of role ended it")]
     SessionOver,
@@ -205,6 +208,7 @@ enum Job {
     },
     ReleaseWrites(HandedOver),
     FinishHandover(HandedOver, Reply<Result<(), ApiError>>),
+    Settle(Reply<()>),
     Tick,
     Stop(Reply<()>),
 }

@@ -196,6 +196,10 @@ async fn carry_out(
             let command = handover(peer, *from_epoch, *epoch, *target, *deadline_ms);
             registers.sent = Some(Instant::now());
             let state = said("handover", peer, node(to, peer).handover(&command).await)?;
+            if state.master_epoch != 0 || state.promised_epoch < *epoch {
+                // Whatever the answer says: a node that still writes has handed nothing over.
+                return Err(Refused::NoHandover);
+            }
             registers.handed_over = Some(state.position);
             Ok(())
         }

@@ -48,7 +48,7 @@ pub(super) fn recover(
     let journal = Journal::open(&dir, options.clone(), base)?;
     sync_dir(&generation)?;
 
-    let (store, replayed_bytes) = newest_store(&generation, &starts, &journal)?;
+    let (store, newest, replayed_bytes) = newest_store(&generation, &starts, &journal)?;
     reconcile_history(path, &mut role, store.history(), journal.end())?;
     let end = journal.end();
     tracing::info!(
@@ -61,7 +61,7 @@ pub(super) fn recover(
     );
     let checkpoints = Checkpoints {
         era: 0,
-        newest: starts.first().copied(),
+        newest,
         replayed_bytes,
     };
     let store = Arc::new(store);
@@ -123,12 +123,13 @@ fn holds_segments(journal: &Path) -> bool {
         .any(|path| path.extension().is_some_and(|e| e == "wal"))
 }
 
-/// The store at the end of the log, and how many bytes of log were replayed for it.
+/// The store at the end of the log, where the checkpoint starts that it was made from, which the log has to reach back
+/// to until there is a newer one, and how many bytes of log were replayed for it.
 fn newest_store(
     generation: &Path,
     starts: &[u64],
     journal: &Journal,
-) -> Result<(Store, u64), DataDirError> {
+) -> Result<(Store, Option<u64>, u64), DataDirError> {
     let log = journal.reader();
     let end = log.end().position.offset;
     let mut refused = Vec::new();
@@ -163,12 +164,12 @@ fn newest_store(
             continue;
         }
         let replayed = replay(&store, &log, end)?;
-        return Ok((store, replayed));
+        return Ok((store, Some(*start), replayed));
     }
     if log.first_offset() == 1 {
         let store = Store::new();
         let replayed = replay(&store, &log, end)?;
-        return Ok((store, replayed));
+        return Ok((store, None, replayed));
     }
     Err(inconsistent(
         generation,

@@ -12,7 +12,7 @@ use vectorizer_replication::batch::Batch;
 use super::recover::replay;
 use super::step::reached;
 use super::{DataDir, DataDirError, checkpoint, io_error, sync_dir};
-use crate::journal::{Journal, LogReader};
+use crate::journal::{Journal, JournalError, LogReader};
 use crate::role::RoleFile;
 use crate::store::Store;
 
@@ -38,7 +38,12 @@ pub(super) fn undo(
     if to < journal.reader().first_offset().saturating_sub(1) {
         return Ok(UndoOutcome::NeedsSnapshot);
     }
-    let undone = journal.batches_after(to)?;
+    let undone = match journal.batches_after(to) {
+        Ok(undone) => undone,
+        // A point that the master names and that no batch ends at here: the two logs differ below it.
+        Err(JournalError::NotABoundary { .. }) => return Ok(UndoOutcome::NeedsSnapshot),
+        Err(error) => return Err(error.into()),
+    };
     let Some(last) = undone.last() else {
         return Ok(UndoOutcome::Done);
     };

@@ -87,6 +87,7 @@ impl Leadership {
 async fn retake(lease: &KubernetesLease, writer: &WriterHandle) {
     let mut every = tokio::time::interval(RETAKE_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let promised_first = writer.state().borrow().promised;
     loop {
         every.tick().await;
         let (role, cluster, promised) = {
@@ -97,6 +98,10 @@ async fn retake(lease: &KubernetesLease, writer: &WriterHandle) {
         let (Role::Unassigned, Some(cluster)) = (role, cluster) else {
             return;
         };
+        if promised != promised_first {
+            // Fenced since: a Lease that names this node from here on is a grant, and its epoch comes with a promotion.
+            return;
+        }
         match lease.retake(cluster, promised).await {
             Ok(Some(epoch)) => match writer.command(Command::Retake { epoch }).await {
                 Ok(()) => return,

@@ -53,8 +53,6 @@ pub(super) struct Sink {
     /// Parts of a snapshot that are waiting or being done.
     snapshot_parts: usize,
     running: Option<Running>,
-    /// Last offset that the writer took.
-    appended: u64,
 }
 
 impl Sink {
@@ -66,7 +64,6 @@ impl Sink {
             waiting_bytes: 0,
             snapshot_parts: 0,
             running: None,
-            appended: 0,
         }
     }
 
@@ -99,8 +96,7 @@ impl Sink {
             Ok(Done::SnapshotBegun | Done::ChunkTaken(_) | Done::SnapshotEnded) => {
                 self.snapshot_parts -= 1;
             }
-            Ok(Done::Appended(offset)) => self.appended = *offset,
-            Ok(Done::Truncated(_)) => {}
+            Ok(Done::Appended(_) | Done::Truncated(_)) => {}
             Err(_) => {
                 // Nothing after a failure can succeed.
                 self.waiting.clear();
@@ -118,14 +114,8 @@ impl Sink {
             // A failure is found again by the next session.
             let _ = self.next().await;
         }
-        let mut progress = self.writer.progress();
-        let state = self.writer.state();
-        // The writer answers before it publishes. What went into an incoming snapshot is not published at all, and is
-        // given up with it.
-        while progress.borrow_and_update().end.position.offset < self.appended
-            && !state.borrow().syncing
-            && progress.changed().await.is_ok()
-        {}
+        // The writer answers before it publishes.
+        self.writer.settled().await;
     }
 
     fn start(&mut self) {

@@ -65,9 +65,17 @@ impl WriterHandle {
                 reply,
             })
             .await?;
-        if !self.state.borrow().handing_over {
+        let (holding, stopped, promised) = {
+            let now = self.state.borrow();
+            (now.handing_over, now.master_epoch == 0, now.promised)
+        };
+        if !holding && stopped && promised == plan.epoch {
             // Given twice: it was finished before, and the answer is the same.
             return Ok(());
+        }
+        if !holding {
+            let message = "the hold ended before the target had caught up: send the handover again";
+            return Err(ApiError::new(ErrorCode::Conflict, message));
         }
         let mut changed = replicas.changed();
         let caught_up = async {
@@ -126,6 +134,10 @@ impl Writer {
 
     pub(super) fn command(&mut self, command: &Command) -> Result<(), ApiError> {
         if matches!(command, Command::Promote { .. }) {
+            if let Some(fault) = &self.fault {
+                let message = format!("this node stopped following: {fault}; promote another one");
+                return Err(ApiError::new(ErrorCode::Conflict, message));
+            }
             // A promotion is decided on what is durable.
             self.sync_or_abort();
         }

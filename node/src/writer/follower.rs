@@ -12,7 +12,8 @@ use vectorizer_replication::position::{EpochStart, Position};
 
 use super::thread::{Writer, abort};
 use super::{SessionId, SinkError, TruncateOutcome};
-use crate::data_dir::{Incoming, UndoOutcome};
+use crate::data_dir::{DataDirError, Incoming, UndoOutcome};
+use crate::journal::JournalError;
 use crate::store::{Record, SnapshotHeader, SnapshotTrailer};
 
 /// A session with a master.
@@ -59,6 +60,12 @@ impl Writer {
     pub(super) fn replicate(&mut self, id: SessionId, batches: &[Batch]) -> Result<(), SinkError> {
         if self.session(id)?.incoming.is_some() {
             return self.replicate_into_snapshot(id, batches);
+        }
+        let least = self.options.min_free_fraction / 5.0;
+        if !batches.is_empty() && self.data.free_fraction().is_ok_and(|free| free < least) {
+            // A write that fails ends the process. A replica that waits still serves reads.
+            let text = format!("less than {} % of the disk is free", least * 100.0);
+            return Err(SinkError::Local(text));
         }
         for batch in batches {
             let end = self.journal.end();
@@ -160,7 +167,7 @@ impl Writer {
                 self.publish_state();
                 Ok(())
             }
-            Err(error) => Err(SinkError::Mismatch(error.to_string())),
+            Err(error) => Err(self.give_up_snapshot(&error)),
         }
     }
 
@@ -179,9 +186,20 @@ impl Writer {
         }
         session.next_chunk += 1;
         let incoming = session.incoming.as_mut().ok_or(SinkError::SessionOver)?;
-        incoming
-            .load_chunk(bytes)
-            .map_err(|e| SinkError::Mismatch(e.to_string()))
+        let loaded = incoming.load_chunk(bytes);
+        loaded.map_err(|error| self.give_up_snapshot(&error))
+    }
+
+    /// What was received of it is removed, so that it does not keep a disk full; what was served is served on.
+    fn give_up_snapshot(&mut self, error: &DataDirError) -> SinkError {
+        self.session = None;
+        self.publish_state();
+        match error {
+            DataDirError::Io { .. } | DataDirError::Journal(JournalError::Io { .. }) => {
+                SinkError::Local(error.to_string())
+            }
+            other => SinkError::Mismatch(other.to_string()),
+        }
     }
 
     pub(super) fn snapshot_end(
@@ -194,9 +212,8 @@ impl Writer {
             .incoming
             .as_mut()
             .ok_or(SinkError::SessionOver)?;
-        incoming
-            .finish_chunks(trailer)
-            .map_err(|e| SinkError::Mismatch(e.to_string()))?;
+        let finished = incoming.finish_chunks(trailer);
+        finished.map_err(|error| self.give_up_snapshot(&error))?;
         self.install_if_exact(id)
     }
 
@@ -210,11 +227,8 @@ impl Writer {
             .incoming
             .as_mut()
             .ok_or(SinkError::SessionOver)?;
-        for batch in batches {
-            incoming
-                .append(batch)
-                .map_err(|e| SinkError::Mismatch(e.to_string()))?;
-        }
+        let appended = batches.iter().try_for_each(|batch| incoming.append(batch));
+        appended.map_err(|error| self.give_up_snapshot(&error))?;
         self.install_if_exact(id)
     }
 

@@ -133,6 +133,12 @@ impl WriterHandle {
         self.log.clone()
     }
 
+    /// Returns once everything that was asked before is done and published.
+    pub async fn settled(&self) {
+        // A writer that has stopped publishes nothing more.
+        let _ = self.call(Job::Settle).await;
+    }
+
     /// Writes everything down and ends the thread.
     pub async fn stop(&self) {
         // Stopped already is as good.

@@ -258,6 +258,12 @@ impl Writer {
             }
             Job::ReleaseWrites(plan) => self.release_writes(plan),
             Job::FinishHandover(plan, reply) => drop(reply.send(self.finish_handover(plan))),
+            Job::Settle(reply) => {
+                self.journal.publish();
+                self.publish_progress();
+                // Who asked may have gone.
+                let _ = reply.send(());
+            }
             Job::Tick => self.tick(),
             Job::Stop(reply) => return Some(reply),
         }

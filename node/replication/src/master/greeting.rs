@@ -73,8 +73,10 @@ impl MasterSession {
             let text = format!("this master's is {cluster}");
             return self.reject(Reject::WrongCluster(text));
         }
-        if hello.cluster.is_none() && hello.log.end.position != Position::ZERO {
-            let text = "the peer holds data and belongs to no cluster".to_owned();
+        if hello.cluster.is_none()
+            && (hello.log.end.position != Position::ZERO || hello.promised > 0)
+        {
+            let text = "the peer holds data or a promise, and belongs to no cluster".to_owned();
             return self.reject(Reject::WrongCluster(text));
         }
         if hello.node_id == self.config.link.node_id {
