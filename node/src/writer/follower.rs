@@ -194,11 +194,14 @@ impl Writer {
     fn give_up_snapshot(&mut self, error: &DataDirError) -> SinkError {
         self.session = None;
         self.publish_state();
-        match error {
-            DataDirError::Io { .. } | DataDirError::Journal(JournalError::Io { .. }) => {
-                SinkError::Local(error.to_string())
-            }
-            other => SinkError::Mismatch(other.to_string()),
+        let disk = matches!(
+            error,
+            DataDirError::Io { .. } | DataDirError::Journal(JournalError::Io { .. })
+        );
+        if disk {
+            SinkError::Local(error.to_string())
+        } else {
+            SinkError::Mismatch(error.to_string())
         }
     }
 
