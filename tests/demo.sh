@@ -5,6 +5,7 @@ set -euo pipefail
 
 step "Kubernetes"
 tests/kind/up.sh
+step_done
 . tests/kind/env.sh
 tests/images.sh
 step "The operator: helm install vectorizer-operator charts/vectorizer-operator"
