@@ -9,6 +9,13 @@ fi
 if [ "${1:-}" = --engine ] && [ -f "$VECTORIZER_CACHE/dockerd.pid" ]; then
   pid=$(cat "$VECTORIZER_CACHE/dockerd.pid")
   # The number may belong to another process by now.
-  if grep -qa dockerd "/proc/$pid/cmdline" 2>/dev/null; then kill "$pid"; fi
+  if grep -qa dockerd "/proc/$pid/cmdline" 2>/dev/null; then
+    kill "$pid"
+    for _ in $(seq 300); do # a process that has ended and was not waited for has no command line any more
+      grep -qa dockerd "/proc/$pid/cmdline" 2>/dev/null || break
+      sleep 0.2
+    done
+    if grep -qa dockerd "/proc/$pid/cmdline" 2>/dev/null; then echo "the Docker engine does not stop" >&2; exit 1; fi
+  fi
   rm -f "$VECTORIZER_CACHE/dockerd.pid"
 fi

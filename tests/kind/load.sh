@@ -10,7 +10,8 @@ wanted=()
 for image; do
   id=$(docker image inspect -f '{{.Id}}' "$image") || { echo "no local image $image: build it first" >&2; exit 1; }
   for node in "${nodes[@]}"; do
-    if ! docker exec "$node" grep -qsxF "$id" "$marks/${image//\//_}"; then wanted+=("$image") && break; fi
+    docker exec "$node" sh -c "grep -qsxF '$id' '$marks/${image//\//_}' && ctr -n k8s.io images ls -q | grep -qF '$image'" ||
+      { wanted+=("$image") && break; }
   done
 done
 [ ${#wanted[@]} -gt 0 ] || exit 0

@@ -27,7 +27,8 @@ exists() { docker inspect "${nodes[0]}" >/dev/null 2>&1; }
 revive() { # nodes that a test or a killed engine left paused or stopped
   local node state
   for node in "${nodes[@]}"; do
-    docker network connect kind "$node" 2>/dev/null || true # fails where it is connected, as it should be
+    # Fails where it is connected, as it should be.
+    if docker network connect kind "$node" 2>/dev/null; then since=$(date +%s); fi
     state=$(docker inspect -f '{{.State.Status}}' "$node" 2>/dev/null) || return 1
     case $state in
       running) continue ;;
@@ -45,9 +46,18 @@ wait_healthy() { # wait_healthy SECONDS
   done
 }
 
-"$here/engine.sh"
-if exists && [ -f "$KUBECONFIG" ]; then
-  revive && if ! healthy; then say "waiting for the cluster to come back (usually under a minute)"; fi
+# One at a time. The engine outlives this script, and so must not hold the lock.
+exec 9>"$VECTORIZER_CACHE/lock"
+if command -v flock >/dev/null && ! flock -n 9; then
+  say "waiting for another up.sh"
+  flock 9
+fi
+"$here/engine.sh" 9>&-
+if exists && revive; then
+  if ! healthy; then
+    say "waiting for the cluster to come back (usually under a minute)"
+    kind export kubeconfig --name "$KIND_CLUSTER_NAME" --kubeconfig "$KUBECONFIG" >/dev/null 2>&1 || true
+  fi
   if wait_healthy 120; then
     for node in "${nodes[@]}"; do api uncordon "$node" >/dev/null; done
     exit 0
@@ -55,13 +65,20 @@ if exists && [ -f "$KUBECONFIG" ]; then
   say "the cluster does not come back: making it anew"
 fi
 
-if ! docker image inspect "$node_image" >/dev/null 2>&1; then
-  say "looking for the image $node_image"
-  timeout 60 docker pull -q "$node_image" >/dev/null 2>&1 || "$here/image.sh"
-fi
-if ! docker image inspect debian:bookworm-slim >/dev/null 2>&1; then
-  timeout 60 docker pull -q debian:bookworm-slim >/dev/null 2>&1 || "$here/image.sh"
-fi
+pull() { # pull IMAGE: gives up on a registry that has not answered after 20 s, but not on a slow one
+  local log=$VECTORIZER_CACHE/pull.log pid
+  docker image inspect "$1" >/dev/null 2>&1 && return
+  say "looking for the image $1"
+  docker pull "$1" >"$log" 2>&1 9>&- &
+  pid=$!
+  for _ in $(seq 20); do
+    if grep -q 'Pulling from' "$log" || ! kill -0 "$pid" 2>/dev/null; then break; fi
+    sleep 1
+  done
+  grep -q 'Pulling from' "$log" || kill "$pid" 2>/dev/null || true
+  wait "$pid"
+}
+if ! { pull "$node_image" && pull debian:bookworm-slim; }; then "$here/image.sh"; fi
 command -v kind >/dev/null || GOBIN=$VECTORIZER_CACHE/bin go install -trimpath "sigs.k8s.io/kind@v$kind_version"
 command -v helm >/dev/null || GOBIN=$VECTORIZER_CACHE/bin go install -trimpath "helm.sh/helm/v3/cmd/helm@v$helm_version"
 if ! command -v kubectl >/dev/null; then
