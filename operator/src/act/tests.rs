@@ -166,6 +166,25 @@ async fn the_first_refusal_ends_the_pass_and_what_was_recorded_stays() {
 }
 
 #[tokio::test]
+async fn a_handover_by_a_node_that_still_writes_is_none() {
+    let bench = Bench::start().await;
+    bench.api.put_lease(&grant(1, "demo-master-0"));
+    bench.keeps_writing("demo-master-0");
+    let done = bench.act(switchover(&bench)).await;
+    assert!(
+        matches!(done.refused, Some(Refused::NoHandover)),
+        "{:?}",
+        done.refused
+    );
+    let log = bench.log();
+    assert!(
+        log.iter()
+            .all(|line| !line.starts_with("lease") && !line.starts_with("promote")),
+        "{log:?}"
+    );
+}
+
+#[tokio::test]
 async fn nothing_is_commanded_when_the_resource_has_changed() {
     let bench = Bench::start().await;
     bench

@@ -251,6 +251,7 @@ struct Nodes {
     log: Log,
     refusals: Arc<Mutex<BTreeSet<(String, String)>>>,
     positions: Arc<Mutex<BTreeMap<String, Position>>>,
+    still_writing: Arc<Mutex<BTreeSet<String>>>,
 }
 
 async fn command(
@@ -288,9 +289,15 @@ async fn command(
         .get(&pod)
         .copied()
         .unwrap_or_default();
-    axum::Json(state(&pod, position)).into_response()
+    let mut state = state(&pod, position);
+    state.promised_epoch = body["epoch"].as_u64().unwrap_or_default();
+    if nodes.still_writing.lock().unwrap().contains(&pod) {
+        state.master_epoch = 1;
+    }
+    axum::Json(state).into_response()
 }
 
+/// What a node says that has kept its promise and writes nothing.
 fn state(pod: &str, position: Position) -> State {
     State {
         node: pod.to_owned(),
@@ -299,7 +306,7 @@ fn state(pod: &str, position: Position) -> State {
         cluster: Some(CLUSTER),
         role: Role::Replica,
         master_epoch: 0,
-        promised_epoch: 1,
+        promised_epoch: 0,
         writable: false,
         position,
         durable: position.offset,
@@ -384,6 +391,12 @@ impl Bench {
             .lock()
             .unwrap()
             .insert((pod.to_owned(), command.to_owned()));
+    }
+
+    /// The node answers each command as a master that goes on writing.
+    pub(super) fn keeps_writing(&self, pod: &str) {
+        let mut still = self.nodes.still_writing.lock().unwrap();
+        still.insert(pod.to_owned());
     }
 
     pub(super) fn node_at(&self, pod: &str, position: Position) {
