@@ -277,6 +277,12 @@ pub enum Refusal {
     /// A hand-over to itself.
     #[error("this node cannot hand over to itself: name a replica's node id")]
     TargetIsSelf,
+    /// There is no epoch above the one promised.
+    #[error(
+        "this node has promised epoch {max}, the last there is: a person has to set up a new cluster from a backup",
+        max = u64::MAX
+    )]
+    NoEpochLeft,
     /// A master spoke to a node that follows nobody.
     #[error("this node follows no master: it has to be told to follow first")]
     NotReplica,

@@ -217,7 +217,8 @@ fn configured_master(facts: &RoleFacts) -> Result<Transition, Refusal> {
         Standing::Replica { .. } if !facts.has_data => return Err(Refusal::NoData),
         Standing::Unassigned | Standing::Master { .. } | Standing::Replica { .. } => {}
     }
-    let next = facts.promised.max(facts.end.epoch) + 1;
+    let known = facts.promised.max(facts.end.epoch);
+    let next = known.checked_add(1).ok_or(Refusal::NoEpochLeft)?;
     Ok(open(facts, facts.cluster, next))
 }
 

@@ -521,3 +521,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_configured_master_that_promised_the_last_epoch_there_is_is_refused() {
+    let mut facts = restarted(master(3, 9));
+    facts.promised = u64::MAX;
+    facts.standing = Standing::Unassigned;
+    let refused = decide(&facts, &Command::ConfiguredMaster);
+    assert_eq!(refused, Err(Refusal::NoEpochLeft));
+    assert!(Refusal::NoEpochLeft.to_string().contains("new cluster"));
+    facts.promised -= 1;
+    let opened = decide(&facts, &Command::ConfiguredMaster).unwrap();
+    assert_eq!(opened.effect, Effect::OpenEpoch(u64::MAX));
+}

@@ -435,6 +435,26 @@ fn another_cluster_and_a_copied_volume_are_refused() {
 }
 
 #[test]
+fn a_stranger_with_a_promise_or_data_and_no_cluster_is_refused_and_deposes_nobody() {
+    for (promised, held) in [(9, 0), (0, 2), (9, 2)] {
+        let setup = Setup {
+            promised,
+            cluster: None,
+            ..Setup::default()
+        };
+        let pair = setup.pair(log(3, 1), log(held, 1)).run();
+        assert!(matches!(pair.rejected(), Some(Reject::WrongCluster(_))));
+        assert_eq!(pair.deposed, None);
+    }
+    let new = Setup {
+        promised: 0,
+        cluster: None,
+        ..Setup::default()
+    };
+    assert_eq!(new.pair(log(3, 1), Vec::new()).run().replica_log.len(), 3);
+}
+
+#[test]
 fn a_replica_that_promised_a_higher_epoch_deposes_the_master() {
     let setup = Setup {
         promised: 2,
