@@ -97,6 +97,34 @@ pub enum DataDirError {
     Apply(#[from] ApplyError),
 }
 
+impl DataDirError {
+    /// Whether the disk is full or refuses, rather than holding what it should not.
+    pub fn is_disk(&self) -> bool {
+        match self {
+            DataDirError::Io { .. }
+            | DataDirError::Role(RoleError::Io { .. } | RoleError::Unwritten { .. })
+            | DataDirError::Journal(
+                JournalError::Io { .. } | JournalError::Read(ReadError::Io { .. }),
+            )
+            | DataDirError::Read(ReadError::Io { .. }) => true,
+            DataDirError::Locked { .. }
+            | DataDirError::Inconsistent { .. }
+            | DataDirError::Checkpoint { .. }
+            | DataDirError::Role(RoleError::Corrupt { .. })
+            | DataDirError::Journal(
+                JournalError::Corrupt { .. }
+                | JournalError::Discontinuous { .. }
+                | JournalError::NotABoundary { .. }
+                | JournalError::Read(_)
+                | JournalError::Poisoned,
+            )
+            | DataDirError::Read(_)
+            | DataDirError::Snapshot(_)
+            | DataDirError::Apply(_) => false,
+        }
+    }
+}
+
 /// The directory, locked for this process. Cloning shares the lock.
 #[derive(Clone)]
 pub struct DataDir {
@@ -156,9 +184,9 @@ impl DataDir {
         &self.inner.path
     }
 
-    /// Fraction of the file system that is free for this process, 0..=1.
-    pub fn free_fraction(&self) -> Result<f64, DataDirError> {
-        free_fraction(&self.inner.path)
+    /// What is free on the file system.
+    pub fn free_space(&self) -> Result<FreeSpace, DataDirError> {
+        free_space(&self.inner.path)
             .map_err(|error| io_error("asking for free space", &self.inner.path, error))
     }
 
@@ -199,13 +227,32 @@ impl DataDir {
     }
 }
 
-/// Fraction of the file system that holds `path` that is free for this process, 0..=1.
-pub fn free_fraction(path: &Path) -> io::Result<f64> {
-    let stat = statvfs(path)?;
-    if stat.f_blocks == 0 {
-        return Ok(1.0); // some file systems have no size
+/// What is free on a file system for this process, and how large it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FreeSpace {
+    /// Free bytes.
+    pub bytes: u64,
+    /// All bytes; 0 where the file system has no size.
+    pub of: u64,
+}
+
+impl FreeSpace {
+    /// The fraction, 0..=1, that is free once `bytes` more are written.
+    pub fn fraction_after(&self, bytes: u64) -> f64 {
+        if self.of == 0 {
+            return 1.0;
+        }
+        self.bytes.saturating_sub(bytes) as f64 / self.of as f64
     }
-    Ok(stat.f_bavail as f64 / stat.f_blocks as f64)
+}
+
+/// What is free on the file system that holds `path`.
+pub fn free_space(path: &Path) -> io::Result<FreeSpace> {
+    let stat = statvfs(path)?;
+    Ok(FreeSpace {
+        bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+        of: stat.f_blocks.saturating_mul(stat.f_frsize),
+    })
 }
 
 fn generation_dir(path: &Path, generation: u64) -> PathBuf {

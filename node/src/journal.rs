@@ -278,6 +278,11 @@ impl Journal {
         Ok(())
     }
 
+    /// Voids all pins: what they held may go at the next [`Self::enforce_retention`]. Whether there were any.
+    pub fn void_pins(&mut self) -> bool {
+        self.shared.state.write().void_pins()
+    }
+
     /// Goes on with `other` in place of this log; the readers of this one then read that one, and its pins are void.
     pub fn replace_with(&mut self, mut other: Journal) {
         other.publish();

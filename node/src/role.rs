@@ -76,6 +76,14 @@ impl Default for RoleState {
 /// A role file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RoleError {
+    /// The disk took no new version of the file: the one before stands, and trying again may succeed.
+    #[error("writing {}: {source}; nothing was changed", path.display())]
+    Unwritten {
+        /// The new version's file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The system refused.
     #[error("{action} {}: {source}", path.display())]
     Io {
@@ -151,7 +159,9 @@ impl RoleFile {
         &self.state
     }
 
-    /// Changes the state: durable when it returns, and unchanged on an error. Writes nothing when nothing changes.
+    /// Changes the state: durable when it returns. Writes nothing when nothing changes.
+    ///
+    /// After [`RoleError::Unwritten`] everything is as it was; after any other error nobody knows what is on the disk.
     pub fn update(&mut self, change: impl FnOnce(&mut RoleState)) -> Result<(), RoleError> {
         let mut next = self.state.clone();
         change(&mut next);
@@ -176,7 +186,12 @@ impl RoleFile {
             file.write_all(&encode(&json))?;
             file.sync_all()
         };
-        write().map_err(|error| io("writing", &new, error))?;
+        write().map_err(|source| {
+            // A full disk needs its room for other things.
+            let _ = fs::remove_file(&new);
+            let path = new.clone();
+            RoleError::Unwritten { path, source }
+        })?;
         fs::rename(&new, &self.path).map_err(|error| io("renaming", &new, error))?;
         let dir = self.path.parent().unwrap_or(Path::new("."));
         File::open(dir)

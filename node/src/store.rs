@@ -3,6 +3,7 @@
 //! One applier changes the store, in log order; everybody else reads beside it. A record's offset is its version, and it
 //! is applied only where it is newer than what is there, so that replaying a part of the log again changes nothing.
 
+mod check;
 mod codec;
 mod collection;
 mod config;
@@ -160,18 +161,8 @@ impl Store {
     pub fn apply_records(&self, batch: &Batch, records: &[Record]) -> Result<(), ApplyError> {
         let mut digest = self.applier.lock();
         let before = self.applied_end();
+        check::follows(before, batch)?;
         let expected = before.position.offset + 1;
-        if batch.first_offset() != expected {
-            let found = batch.first_offset();
-            return Err(ApplyError::Gap { expected, found });
-        }
-        if batch.chain_before() != before.chain {
-            return Err(ApplyError::Chain {
-                offset: expected,
-                expected: before.chain,
-                found: batch.chain_before(),
-            });
-        }
         for (offset, record) in (expected..).zip(records) {
             let change = self.apply_one(offset, batch.time_ms(), record)?;
             *digest = digest.wrapping_add(change);

@@ -9,6 +9,7 @@
 mod control;
 mod follower;
 mod handle;
+mod room;
 mod state;
 mod thread;
 mod write;

@@ -19,13 +19,16 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{DataDirError, io_error, sync_dir};
+use super::{DataDirError, free_space, io_error, sync_dir};
 use crate::store::{SnapshotHeader, SnapshotLoader, SnapshotTrailer, Store};
 
 const MAGIC: &[u8; 8] = b"VECSNAP\0";
 const VERSION: u32 = 1;
 /// Nothing with a length in front of it is longer; a longer one is refused before it is allocated.
 const MAX_LEN: u32 = 17 << 20;
+/// A snapshot leaves at least this fraction of the disk free: a write of the log that fails ends the process, a
+/// snapshot that fails is tried again later.
+const LEAST_FREE: f64 = 0.02;
 const PREFIX: &str = "checkpoint-";
 const PART: &str = "part";
 
@@ -86,8 +89,14 @@ impl Writer {
         Ok(writer)
     }
 
+    /// Fails, among others, when the disk gets short.
     pub(super) fn chunk(&mut self, chunk: &[u8]) -> Result<(), DataDirError> {
+        let part = self.part.clone();
         self.write(|file| {
+            let left = free_space(&part)?.fraction_after(chunk.len() as u64);
+            if left < LEAST_FREE {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             file.write_all(&(chunk.len() as u32).to_le_bytes())?;
             file.write_all(chunk)
         })

@@ -292,6 +292,35 @@ fn a_damaged_checkpoint_gives_way_to_an_older_one_and_refusal_names_them_all() {
 }
 
 #[test]
+fn with_the_newest_checkpoint_damaged_the_log_is_kept_for_the_older_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::with_data(dir.path(), 60);
+    node.checkpoint();
+    node.put_many(60);
+    node.checkpoint();
+    node.put_many(60);
+    let (before, digest) = (node.starts(), node.digest());
+    let newest = checkpoint::path_of(&node.generation(), before[0]);
+    drop(node);
+    let mut bytes = fs::read(&newest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&newest, bytes).unwrap();
+
+    let mut node = Node::open(dir.path());
+    assert_eq!(node.digest(), digest);
+    let checkpoints = node.start_checkpoints();
+    assert_eq!(checkpoints.start_offset(), before[1], "the one in use");
+    node.journal
+        .enforce_retention(checkpoints.start_offset())
+        .unwrap();
+    assert!(node.journal.reader().first_offset() <= before[1] + 1);
+    drop(checkpoints);
+    drop(node);
+    assert_eq!(Node::open(dir.path()).digest(), digest);
+}
+
+#[test]
 fn every_truncation_and_every_flipped_bit_of_a_checkpoint_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::with_data(dir.path(), 3);
@@ -465,6 +494,33 @@ fn undoing_below_the_oldest_checkpoint_needs_a_snapshot_and_changes_nothing() {
     node.put_many(10);
     assert_eq!(node.undo(digest.0.offset), UndoOutcome::Done);
     assert_eq!(node.digest(), digest);
+}
+
+#[test]
+fn a_disk_that_takes_nothing_aside_refuses_to_undo_and_everything_stays_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::with_data(dir.path(), 30);
+    node.checkpoint();
+    node.put_many(10);
+    let (end, digest, starts) = (node.end(), node.digest(), node.starts());
+    // A file where the directory has to be: nothing can be written there, as on a full disk.
+    let aside = dir.path().join("rollback");
+    fs::write(&aside, "").unwrap();
+    let refused = node.undo(end - 5);
+    assert!(
+        matches!(&refused, UndoOutcome::DiskRefused(text) if text.contains("rollback")),
+        "{refused:?}"
+    );
+    assert_eq!(
+        (node.end(), node.digest(), node.starts()),
+        (end, digest, starts)
+    );
+    let copy = node.copy();
+    assert_eq!(Node::open(copy.path()).digest(), digest);
+
+    fs::remove_file(&aside).unwrap();
+    assert_eq!(node.undo(end - 5), UndoOutcome::Done);
+    assert_eq!(node.end(), end - 5);
 }
 
 #[test]
@@ -729,11 +785,16 @@ fn a_checkpoint_that_a_crash_cut_short_is_removed() {
 }
 
 #[test]
-fn free_space_is_a_fraction() {
+fn free_space_is_a_fraction_of_the_disk_and_shrinks_with_what_is_to_be_written() {
     let dir = tempfile::tempdir().unwrap();
-    let free = free_fraction(dir.path()).unwrap();
-    assert!((0.0..=1.0).contains(&free));
-    assert!(free_fraction(&dir.path().join("none")).is_err());
+    let free = free_space(dir.path()).unwrap();
+    assert!((0.0..=1.0).contains(&free.fraction_after(0)));
+    assert!(free_space(&dir.path().join("none")).is_err());
+    let free = FreeSpace { bytes: 50, of: 200 };
+    assert_eq!(free.fraction_after(0), 0.25);
+    assert_eq!(free.fraction_after(40), 0.05);
+    assert_eq!(free.fraction_after(60), 0.0);
+    assert_eq!(FreeSpace { bytes: 0, of: 0 }.fraction_after(9), 1.0);
 }
 
 #[test]

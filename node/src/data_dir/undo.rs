@@ -3,6 +3,7 @@
 //! Order, so that a crash at any point leaves a directory that opens: the store as it will be is built first, from a
 //! checkpoint that is exact at or before the cut; the operations are written aside; checkpoints that hold them go; the
 //! log is cut; the store is replaced; the history follows. Before the log is cut a restart finds everything as it was.
+//! What needs room on the disk comes first, and a disk that has none refuses the whole: nothing is changed then.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -17,12 +18,21 @@ use crate::role::RoleFile;
 use crate::store::Store;
 
 /// What became of an attempt to undo operations.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum UndoOutcome {
     /// Log, store and history end there now; what was undone was written aside.
     Done,
     /// No checkpoint is old enough; nothing was changed.
     NeedsSnapshot,
+    /// The disk is full or refuses, as this says; nothing was changed, and trying again may succeed.
+    DiskRefused(String),
+}
+
+/// What is known before anything is changed.
+struct Prepared {
+    /// Start and exact offset of each checkpoint, newest first.
+    exact: Vec<(u64, u64)>,
+    rebuilt: Store,
 }
 
 pub(super) fn undo(
@@ -35,24 +45,13 @@ pub(super) fn undo(
     let generation = data.generation(role.state().generation);
     // Held to the end: no checkpoint that began before gets its name, none begins before the store is replaced.
     let mut checkpoints = data.inner.checkpoints.lock();
-    if to < journal.reader().first_offset().saturating_sub(1) {
-        return Ok(UndoOutcome::NeedsSnapshot);
-    }
-    let undone = match journal.batches_after(to) {
-        Ok(undone) => undone,
-        // A point that the master names and that no batch ends at here: the two logs differ below it.
-        Err(JournalError::NotABoundary { .. }) => return Ok(UndoOutcome::NeedsSnapshot),
-        Err(error) => return Err(error.into()),
+    let prepared = match prepare(data, journal, &generation, to) {
+        Ok(Ok(prepared)) => prepared,
+        Ok(Err(outcome)) => return Ok(outcome),
+        Err(error) if error.is_disk() => return Ok(UndoOutcome::DiskRefused(error.to_string())),
+        Err(error) => return Err(error),
     };
-    let Some(last) = undone.last() else {
-        return Ok(UndoOutcome::Done);
-    };
-    let exact: Vec<(u64, u64)> = exact_from(&generation)?;
-    let Some(rebuilt) = rebuild(&generation, &exact, &journal.reader(), to)? else {
-        return Ok(UndoOutcome::NeedsSnapshot);
-    };
-    reached("undo: store rebuilt");
-    write_aside(data, last.epoch(), to, &undone)?;
+    let Prepared { exact, rebuilt } = prepared;
     reached("undo: written aside");
     checkpoints.era += 1;
     for (start, exact_from) in &exact {
@@ -73,6 +72,34 @@ pub(super) fn undo(
     role.update(|state| state.history.truncate(to))?;
     reached("undo: history cut");
     Ok(UndoOutcome::Done)
+}
+
+/// Everything that can be done beforehand: the store as it will be, and the operations written aside.
+fn prepare(
+    data: &DataDir,
+    journal: &mut Journal,
+    generation: &std::path::Path,
+    to: u64,
+) -> Result<Result<Prepared, UndoOutcome>, DataDirError> {
+    if to < journal.reader().first_offset().saturating_sub(1) {
+        return Ok(Err(UndoOutcome::NeedsSnapshot));
+    }
+    let undone = match journal.batches_after(to) {
+        Ok(undone) => undone,
+        // A point that the master names and that no batch ends at here: the two logs differ below it.
+        Err(JournalError::NotABoundary { .. }) => return Ok(Err(UndoOutcome::NeedsSnapshot)),
+        Err(error) => return Err(error.into()),
+    };
+    let Some(last) = undone.last() else {
+        return Ok(Err(UndoOutcome::Done));
+    };
+    let exact = exact_from(generation)?;
+    let Some(rebuilt) = rebuild(generation, &exact, &journal.reader(), to)? else {
+        return Ok(Err(UndoOutcome::NeedsSnapshot));
+    };
+    reached("undo: store rebuilt");
+    write_aside(data, last.epoch(), to, &undone)?;
+    Ok(Ok(Prepared { exact, rebuilt }))
 }
 
 /// Start and exact offset of each readable checkpoint, newest first; for one that is damaged, as if it held everything.
@@ -125,7 +152,11 @@ fn write_aside(data: &DataDir, epoch: u64, to: u64, undone: &[Batch]) -> Result<
         file.flush()?;
         file.get_ref().sync_all()
     };
-    write().map_err(|error| io_error("writing", &path, error))?;
+    write().map_err(|error| {
+        // It is all still in the log: half a copy of it helps nobody, least of all a full disk.
+        let _ = fs::remove_file(&path);
+        io_error("writing", &path, error)
+    })?;
     sync_dir(&dir)?;
     sync_dir(data.path())?;
     tracing::warn!(

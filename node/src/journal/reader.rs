@@ -89,6 +89,13 @@ impl Published {
         self.pins.values().min().copied()
     }
 
+    /// Lets go of all pins; whether there were any.
+    pub(super) fn void_pins(&mut self) -> bool {
+        let any = !self.pins.is_empty();
+        self.pins.clear();
+        any
+    }
+
     /// Keeps a batch in memory and lets go of the oldest beyond `limit` bytes.
     pub(super) fn push_tail(&mut self, batch: Batch, limit: usize) {
         self.tail_bytes += batch.bytes().len();

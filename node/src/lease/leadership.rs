@@ -17,6 +17,9 @@ const STUCK_AFTER_MS: u64 = 5_000;
 /// How often a former master asks whether the Lease still names it.
 const RETAKE_EVERY: Duration = Duration::from_millis(500);
 
+/// How long it waits when it may not go on although the Lease does name it: each attempt takes another epoch.
+const AFTER_REFUSAL: Duration = Duration::from_secs(10);
+
 /// Who decides.
 #[derive(Clone)]
 pub enum Leadership {
@@ -105,7 +108,10 @@ async fn retake(lease: &KubernetesLease, writer: &WriterHandle) {
         match lease.retake(cluster, promised).await {
             Ok(Some(epoch)) => match writer.command(Command::Retake { epoch }).await {
                 Ok(()) => return,
-                Err(error) => tracing::error!(epoch, %error, "the epoch taken cannot be opened"),
+                Err(error) => {
+                    tracing::error!(epoch, %error, "the epoch taken cannot be opened");
+                    tokio::time::sleep(AFTER_REFUSAL).await;
+                }
             },
             Ok(None) => {
                 tracing::debug!("the lease names another master: waiting to be told whom to follow")
@@ -121,11 +127,11 @@ async fn retake(lease: &KubernetesLease, writer: &WriterHandle) {
 async fn depose(writer: &WriterHandle, cluster: Uuid, epoch: u64, lost: &LeaseError) {
     tracing::warn!(epoch, %lost, "mastership lost");
     let next = match lost {
-        LeaseError::NotGranted { epoch: granted, .. } => (epoch + 1).max(*granted),
+        LeaseError::NotGranted { epoch: granted, .. } => epoch.saturating_add(1).max(*granted),
         LeaseError::Api(_)
         | LeaseError::Timeout
         | LeaseError::Malformed(_)
-        | LeaseError::Conflict => epoch + 1,
+        | LeaseError::Conflict => epoch.saturating_add(1),
     };
     if let Err(error) = writer
         .command(Command::Fence {
@@ -145,3 +151,6 @@ async fn other_epoch(
     // A writer that has stopped needs no Lease either.
     let _ = state.wait_for(|s| s.master_epoch != epoch).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -26,6 +26,9 @@ use crate::writer::NodeState;
 /// How long a last message may take to leave.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// After so many times the timeout without progress, the log is held for a full sync no longer.
+const STANDSTILLS: u32 = 2;
+
 /// What the disk was asked for.
 enum Lookup {
     Batches(Result<Vec<Batch>, ReadError>),
@@ -43,6 +46,8 @@ struct Feed<'a> {
     seat: Option<Seat>,
     lookup: Option<JoinHandle<Lookup>>,
     scan: Option<Scan>,
+    /// When a watermark of the replica last moved, or its full sync began.
+    progressed: Instant,
     /// The session waits for the scan's next piece.
     wants_piece: bool,
     closed: Option<Closed>,
@@ -79,6 +84,7 @@ pub(super) async fn feed(
         seat: None,
         lookup: None,
         scan: None,
+        progressed: Instant::now(),
         wants_piece: false,
         closed: None,
     };
@@ -145,6 +151,7 @@ impl Feed<'_> {
                 Output::StartSnapshot => match Scan::begin(self.context.store.clone(), &self.log) {
                     Ok(scan) => {
                         self.scan = Some(scan);
+                        self.progressed = Instant::now();
                         self.wants_piece = true;
                     }
                     Err(what) => self.failed(what),
@@ -170,6 +177,7 @@ impl Feed<'_> {
                     self.seat = Some(table.join(self.epoch, peer, address, syncing, ack));
                 }
                 Output::Acked(ack) => {
+                    self.progressed = Instant::now();
                     let seconds = clock::unix_ms() / 1000;
                     LinkStats::set(&self.context.stats.last_sync, seconds);
                     if let Some(seat) = &self.seat {
@@ -265,7 +273,22 @@ impl Feed<'_> {
         self.session.handle(clock::now(), input);
     }
 
+    /// A replica that is alive and gets nowhere, its disk hanging, must not make this node's log grow until its own
+    /// disk is full.
+    fn let_go_of_log(&mut self) {
+        if self.progressed.elapsed() < self.context.options.timeout * STANDSTILLS {
+            return;
+        }
+        if self.scan.as_mut().is_some_and(Scan::let_go) {
+            tracing::warn!(
+                peer = %self.peer,
+                "replication: a replica stands still inside its full sync: the log is held for it no longer"
+            );
+        }
+    }
+
     fn tick(&mut self) {
+        self.let_go_of_log();
         let (position, digest) = self.context.store.digest();
         let tick = Input::Tick {
             clock_ms: clock::unix_ms(),

@@ -23,8 +23,8 @@ pub(super) enum Piece {
 /// A scan under way. Dropping it ends its thread and lets go of the log.
 pub(super) struct Scan {
     pieces: mpsc::Receiver<Piece>,
-    /// Everything after the scan's start stays in the log as long as this lives.
-    _pin: Pin,
+    /// Everything after the scan's start stays in the log as long as this is there.
+    pin: Option<Pin>,
 }
 
 impl Scan {
@@ -37,7 +37,16 @@ impl Scan {
             .ok_or("the log could not be held for a snapshot")?;
         let (sender, pieces) = mpsc::channel(AHEAD);
         tokio::task::spawn_blocking(move || run(&store, &sender));
-        Ok(Scan { pieces, _pin: pin })
+        Ok(Scan {
+            pieces,
+            pin: Some(pin),
+        })
+    }
+
+    /// Holds the log no longer. The scan goes on; if the log then loses what follows its start, the session fails when
+    /// it gets there, and the replica begins again. Whether it was held.
+    pub(super) fn let_go(&mut self) -> bool {
+        self.pin.take().is_some()
     }
 
     /// The next piece. Can be dropped and called again without losing one.

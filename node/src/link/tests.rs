@@ -1,5 +1,7 @@
 //! Whole nodes in one process, over real sockets on loopback.
 
+mod stuck;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
@@ -48,7 +50,16 @@ fn options() -> LinkOptions {
 
 impl Node {
     async fn start(dir: &Path, port: u16, options: LinkOptions) -> Node {
-        let (data, opened) = DataDir::open(dir, JournalOptions::default()).unwrap();
+        Node::start_with(dir, port, options, JournalOptions::default()).await
+    }
+
+    async fn start_with(
+        dir: &Path,
+        port: u16,
+        options: LinkOptions,
+        journal: JournalOptions,
+    ) -> Node {
+        let (data, opened) = DataDir::open(dir, journal).unwrap();
         let store = opened.store.clone();
         let (permit, boot) = (Permit::unlimited(), Uuid::new_v4());
         let writer = start(data, opened, permit, boot, WriterOptions::default()).unwrap();
@@ -69,16 +80,20 @@ impl Node {
 
     async fn master_with(dir: &Path, options: LinkOptions) -> Node {
         let node = Node::start(dir, 0, options).await;
+        node.initialize().await;
+        node
+    }
+
+    async fn initialize(&self) {
         let initialize = Command::Initialize {
             cluster: CLUSTER,
             epoch: 1,
         };
-        node.context.writer.command(initialize).await.unwrap();
+        self.context.writer.command(initialize).await.unwrap();
         let name = "c".to_owned();
         let config = CollectionConfig::new(2, Metric::Cosine);
         let create = WriteRequest::CreateCollection { name, config };
-        node.context.writer.write(create).await.unwrap();
-        node
+        self.context.writer.write(create).await.unwrap();
     }
 
     async fn replica(dir: &Path, master: &Node) -> Node {

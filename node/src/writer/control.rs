@@ -9,10 +9,10 @@ use vectorizer_api::error::{ApiError, ErrorCode};
 use vectorizer_replication::command::{Command, Effect, HandedOver, RoleFacts, Transition, decide};
 use vectorizer_replication::position::Position;
 
-use super::thread::{Hold, Writer};
+use super::thread::{Hold, Writer, abort};
 use super::{Job, WriterHandle};
 use crate::link::ReplicaTable;
-use crate::role::RoleState;
+use crate::role::{RoleError, RoleState};
 
 /// A handover may hold writes for no longer than this, whatever the command says.
 const LONGEST_HOLD: Duration = Duration::from_secs(60);
@@ -142,12 +142,23 @@ impl Writer {
             self.sync_or_abort();
         }
         let transition = self.decide(command)?;
-        self.carry_out(transition);
-        Ok(())
+        let effect = transition.effect;
+        if matches!(effect, Effect::OpenEpoch(_)) {
+            // Its first record would end the process. Nothing has changed yet.
+            self.room_for(0, false)
+                .map_err(|full| ApiError::new(ErrorCode::DiskFull, full))?;
+        }
+        match self.carry_out(transition) {
+            Ok(()) => Ok(()),
+            // It has stopped writing and cannot note why: a restart has to find out what it may do.
+            Err(error) if effect == Effect::StopWriting => abort(&error),
+            Err(error) => Err(ApiError::new(ErrorCode::DiskFull, error.to_string())),
+        }
     }
 
-    /// Everything is durable when this returns. The order is that of [`Effect`]'s documentation.
-    pub(super) fn carry_out(&mut self, transition: Transition) {
+    /// Everything is durable when this returns, in the order of [`Effect`]'s documentation. On an error, the disk took no
+    /// new role file: nothing is promised, but what the effect ended has ended.
+    pub(super) fn carry_out(&mut self, transition: Transition) -> Result<(), RoleError> {
         let persists = transition.persists(&self.facts());
         match transition.effect {
             Effect::None | Effect::HoldWrites => {}
@@ -177,10 +188,15 @@ impl Writer {
         if let Effect::OpenEpoch(epoch) = effect {
             self.open_epoch(epoch, change);
         } else if persists {
-            self.save_role(change);
+            match self.role.update(change) {
+                Err(error @ RoleError::Unwritten { .. }) => return Err(error),
+                Err(error) => abort(&error),
+                Ok(()) => {}
+            }
             self.publish_progress();
             self.publish_state();
         }
+        Ok(())
     }
 
     /// Refuses new writes, to be tried again, and answers where the log ends.
@@ -219,8 +235,15 @@ impl Writer {
             return Err(ApiError::new(ErrorCode::Conflict, message));
         }
         let transition = self.decide(&Command::FinishHandover { plan })?;
+        let writing = self.writing;
         self.handed_over_at = Some(Instant::now());
-        self.carry_out(transition);
+        if let Err(error) = self.carry_out(transition) {
+            self.writing = writing;
+            self.handed_over_at = None;
+            self.publish_state();
+            let message = format!("{error}; this node goes on writing");
+            return Err(ApiError::new(ErrorCode::DiskFull, message));
+        }
         Ok(())
     }
 }

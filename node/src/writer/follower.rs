@@ -13,7 +13,6 @@ use vectorizer_replication::position::{EpochStart, Position};
 use super::thread::{Writer, abort};
 use super::{SessionId, SinkError, TruncateOutcome};
 use crate::data_dir::{DataDirError, Incoming, UndoOutcome};
-use crate::journal::JournalError;
 use crate::store::{Record, SnapshotHeader, SnapshotTrailer};
 
 /// A session with a master.
@@ -37,7 +36,8 @@ impl Writer {
         cluster: Uuid,
     ) -> Result<SessionId, SinkError> {
         let transition = decide(&self.facts(), &Command::MasterSeen { cluster, epoch })?;
-        self.carry_out(transition);
+        self.carry_out(transition)
+            .map_err(|error| SinkError::Local(error.to_string()))?;
         self.sessions_begun += 1;
         let id = self.sessions_begun;
         self.session = Some(Session {
@@ -61,11 +61,10 @@ impl Writer {
         if self.session(id)?.incoming.is_some() {
             return self.replicate_into_snapshot(id, batches);
         }
-        let least = self.options.min_free_fraction / 5.0;
-        if !batches.is_empty() && self.data.free_fraction().is_ok_and(|free| free < least) {
-            // A write that fails ends the process. A replica that waits still serves reads.
-            let text = format!("less than {} % of the disk is free", least * 100.0);
-            return Err(SinkError::Local(text));
+        let bytes = batches.iter().map(|batch| batch.bytes().len()).sum();
+        if !batches.is_empty() {
+            // A replica that waits still serves reads.
+            self.room_for(bytes, false).map_err(SinkError::Local)?;
         }
         for batch in batches {
             let end = self.journal.end();
@@ -83,13 +82,18 @@ impl Writer {
                 Ok(records) => records,
                 Err(error) => return Err(self.stop_following(format!("{batch:?}: {error}"))),
             };
+            if let Err(error) = self.store.check_records(batch, &records) {
+                // Before the journal: a restart must not meet it again.
+                return Err(self.stop_following(format!("{batch:?} cannot be applied: {error}")));
+            }
             self.note_epoch(batch);
             if let Err(error) = self.journal.append(batch) {
                 abort(&error);
             }
             if let Err(error) = self.store.apply_records(batch, &records) {
-                // It is journaled: a restart meets it again. Only a full sync, or a mended program, helps.
-                return Err(self.stop_following(format!("{batch:?} cannot be applied: {error}")));
+                abort(&format!(
+                    "{batch:?} was checked and cannot be applied: {error}"
+                ));
             }
         }
         Ok(())
@@ -149,6 +153,7 @@ impl Writer {
                 Ok(TruncateOutcome::Done)
             }
             Ok(UndoOutcome::NeedsSnapshot) => Ok(TruncateOutcome::NeedsSnapshot),
+            Ok(UndoOutcome::DiskRefused(text)) => Err(SinkError::Local(text)),
             Err(error) => abort(&error),
         }
     }
@@ -194,11 +199,7 @@ impl Writer {
     fn give_up_snapshot(&mut self, error: &DataDirError) -> SinkError {
         self.session = None;
         self.publish_state();
-        let disk = matches!(
-            error,
-            DataDirError::Io { .. } | DataDirError::Journal(JournalError::Io { .. })
-        );
-        if disk {
+        if error.is_disk() {
             SinkError::Local(error.to_string())
         } else {
             SinkError::Mismatch(error.to_string())

@@ -1,8 +1,11 @@
 //! The writer over a real data directory: what is acknowledged, what is refused, and what a restart finds.
 
+mod troubles;
+
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use vectorizer_api::replication::Role;
@@ -12,7 +15,7 @@ use crate::config::Durability;
 use crate::data_dir::DataDir;
 use crate::journal::JournalOptions;
 use crate::lease::{Permit, boot_time_ms};
-use crate::store::{CollectionConfig, Metric, Store};
+use crate::store::{CollectionConfig, Metric, Record, Store};
 
 struct Node {
     writer: WriterHandle,

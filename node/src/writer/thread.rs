@@ -280,12 +280,7 @@ impl Writer {
             self.hold = None;
             self.publish_state();
         }
-        if let Err(error) = self
-            .journal
-            .enforce_retention(self.checkpoints.start_offset())
-        {
-            tracing::error!(%error, "old log segments were not removed");
-        }
+        self.enforce_retention();
     }
 
     /// Publishes, syncs, releases replies, in this order.

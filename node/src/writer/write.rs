@@ -25,7 +25,11 @@ impl Writer {
         &mut self,
         request: WriteRequest,
     ) -> Result<(Position, Vec<ItemResult>), WriteError> {
-        let epoch = self.admit(&request)?;
+        let epoch = self.admit()?;
+        let grows = !matches!(
+            request,
+            WriteRequest::Delete { .. } | WriteRequest::DropCollection { .. }
+        );
         let (results, records) = match request {
             WriteRequest::CreateCollection { name, config } => {
                 validate_name(&name)
@@ -94,11 +98,13 @@ impl Writer {
                 ),
             ));
         }
+        self.room_for(payload.len(), grows)
+            .map_err(|full| WriteError::new(ErrorCode::DiskFull, full))?;
         Ok((self.append_own(epoch, &records, &payload), results))
     }
 
     /// Whether this node may take the write at all. Returns the epoch to write it in.
-    fn admit(&self, request: &WriteRequest) -> Result<u64, WriteError> {
+    fn admit(&self) -> Result<u64, WriteError> {
         let Some(epoch) = self.writing else {
             return Err(WriteError::Api(self.not_master()));
         };
@@ -109,24 +115,6 @@ impl Writer {
             return Err(WriteError::new(
                 ErrorCode::Fenced,
                 "this master's lease has run out and it may not acknowledge writes; send the request again",
-            ));
-        }
-        let grows = !matches!(
-            request,
-            WriteRequest::Delete { .. } | WriteRequest::DropCollection { .. }
-        );
-        if grows
-            && self
-                .data
-                .free_fraction()
-                .is_ok_and(|free| free < self.options.min_free_fraction)
-        {
-            return Err(WriteError::new(
-                ErrorCode::DiskFull,
-                format!(
-                    "less than {:.0} % of the disk is free: only deletes are accepted until there is more",
-                    self.options.min_free_fraction * 100.0
-                ),
             ));
         }
         Ok(epoch)

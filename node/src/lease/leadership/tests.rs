@@ -1,0 +1,133 @@
+//! A former master against an API server in memory.
+
+use std::convert::Infallible;
+
+use axum::http::{Method, Request, Response};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::client::Body;
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use vectorizer_api::lease::{Grant, Holder};
+
+use super::*;
+use crate::data_dir::DataDir;
+use crate::journal::JournalOptions;
+use crate::writer::{WriterOptions, start};
+
+const CLUSTER: Uuid = Uuid::from_u128(0xc1);
+
+/// One Lease, and how often it was read and changed.
+#[derive(Default)]
+struct Server {
+    lease: Mutex<Lease>,
+    reads: AtomicU64,
+    changes: AtomicU64,
+}
+
+impl Server {
+    fn client(self: &Arc<Self>) -> kube::Client {
+        let server = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let server = server.clone();
+            async move {
+                if request.method() == Method::PUT {
+                    let body = request.into_body().collect_bytes().await.unwrap();
+                    *server.lease.lock() = serde_json::from_slice(&body).unwrap();
+                    server.changes.fetch_add(1, Ordering::SeqCst);
+                } else {
+                    server.reads.fetch_add(1, Ordering::SeqCst);
+                }
+                let lease = serde_json::to_vec(&*server.lease.lock()).unwrap();
+                Ok::<_, Infallible>(Response::new(Body::from(lease)))
+            }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    fn grant(&self, epoch: u64, node_id: Uuid) {
+        let holder = Holder {
+            pod: "pod".to_owned(),
+            node_id,
+            boot_id: Uuid::from_u128(1),
+        };
+        let grant = Grant {
+            cluster: CLUSTER,
+            epoch,
+            holder: Some(holder),
+        };
+        let mut lease = self.lease.lock();
+        lease.metadata.annotations = Some(grant.annotations());
+        lease.spec.get_or_insert_default().holder_identity = Some(grant.holder_identity());
+    }
+}
+
+fn open(dir: &TempDir) -> WriterHandle {
+    let (data, opened) = DataDir::open(dir.path(), JournalOptions::default()).unwrap();
+    let (permit, options) = (Permit::unlimited(), WriterOptions::default());
+    let start = start(data, opened, permit, Uuid::new_v4(), options).unwrap();
+    start.handle
+}
+
+/// A node that was master of epoch 1 and has just been restarted, and its way to the Lease.
+async fn restarted(dir: &TempDir, server: &Arc<Server>) -> (WriterHandle, KubernetesLease, Uuid) {
+    let writer = open(dir);
+    let (cluster, epoch) = (CLUSTER, 1);
+    let initialize = Command::Initialize { cluster, epoch };
+    writer.command(initialize).await.unwrap();
+    writer.stop().await;
+    let writer = open(dir);
+    let (node_id, boot_id) = {
+        let state = writer.state();
+        let now = state.borrow();
+        (now.node_id, now.boot_id)
+    };
+    let pod = "pod".to_owned();
+    let identity = Holder {
+        pod,
+        node_id,
+        boot_id,
+    };
+    let lease = KubernetesLease::new(server.client(), "ns", "lease", identity);
+    (writer, lease, node_id)
+}
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn a_restarted_master_takes_the_next_epoch_of_a_lease_that_still_names_it() {
+    let (dir, server) = (TempDir::new().unwrap(), Arc::new(Server::default()));
+    let (writer, lease, node_id) = restarted(&dir, &server).await;
+    server.grant(1, node_id);
+    let taken = tokio::time::timeout(DEADLINE, retake(&lease, &writer)).await;
+    taken.unwrap();
+    assert_eq!(server.changes.load(Ordering::SeqCst), 1);
+    assert_eq!(writer.state().borrow().master_epoch, 2);
+}
+
+#[tokio::test]
+async fn a_node_that_was_fenced_does_not_take_the_epoch_that_is_granted_to_it_afterwards() {
+    let (dir, server) = (TempDir::new().unwrap(), Arc::new(Server::default()));
+    let (writer, lease, node_id) = restarted(&dir, &server).await;
+    // Somebody else's at first: this node asks again and again.
+    server.grant(1, Uuid::from_u128(7));
+    let asks = retake(&lease, &writer);
+    let plan = async {
+        while server.reads.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // What an election does: fences all, then grants to this one, then promotes it.
+        let (cluster, epoch) = (CLUSTER, 2);
+        let fence = Command::Fence { cluster, epoch };
+        writer.command(fence).await.unwrap();
+        server.grant(epoch, node_id);
+    };
+    let both = async { tokio::join!(asks, plan) };
+    let ended = tokio::time::timeout(DEADLINE, both).await;
+    assert_eq!(server.changes.load(Ordering::SeqCst), 0);
+    ended.expect("it goes on asking for a Lease that is not its to take");
+    let epoch = 2;
+    let at = writer.progress().borrow().end.position;
+    let cluster = CLUSTER;
+    let promote = Command::Promote { cluster, epoch, at };
+    writer.command(promote).await.unwrap();
+}
