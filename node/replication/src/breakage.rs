@@ -24,6 +24,12 @@ pub(crate) enum Breakage {
     HandOverWithoutWaiting,
     /// A master answers writes before they are durable.
     SkipFsync,
+    /// An operation is stamped with where the log ends when it is applied, not with its own offset.
+    StampCurrentOffset,
+    /// A former master goes on feeding those who are connected to it.
+    DemotedKeepsFeeding,
+    /// The watermark of a replica that is gone counts as if it were connected.
+    CountDeadReplicas,
     /// Whoever asks is fed, without a window.
     UnboundedWindow,
     /// What was taken over of the log is not looked at: every reconnect is a full sync.
@@ -33,7 +39,10 @@ pub(crate) enum Breakage {
 #[cfg(test)]
 impl Breakage {
     /// Every defect.
-    pub(crate) const ALL: [Breakage; 11] = [
+    pub(crate) const ALL: [Breakage; 14] = [
+        Breakage::StampCurrentOffset,
+        Breakage::DemotedKeepsFeeding,
+        Breakage::CountDeadReplicas,
         Breakage::DropEpochCheck,
         Breakage::ResumeOneOff,
         Breakage::ResetOffsetsOnRestart,

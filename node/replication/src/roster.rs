@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
+use crate::breakage::{self, Breakage};
 use crate::lag::AppendTimes;
 use crate::master::Peer;
 use crate::message::Ack;
@@ -182,7 +183,8 @@ impl Roster {
     /// The durable watermark of a replica with a live session that has completed its first sync.
     pub fn durable_of(&self, node_id: Uuid) -> Option<u64> {
         let entry = self.entries.get(&node_id)?;
-        let counts = entry.session.is_some() && !entry.syncing;
+        let alive = entry.session.is_some() || breakage::on(Breakage::CountDeadReplicas);
+        let counts = alive && !entry.syncing;
         counts.then_some(entry.ack.durable)
     }
 

@@ -1,18 +1,21 @@
-//! What clients and bad luck do.
+//! What clients, people and bad luck do.
 
-use super::world::{Event, Side, World};
+use super::log::Torn;
+use super::operator::{Mode, Request};
+use super::volume::Fuse;
+use super::world::{Event, World};
 use super::{KEYS, Time};
 
 impl World {
     pub(super) fn client(&mut self) {
         // In the end everything comes to rest.
-        if self.quiet || self.now + 1_500 > self.plan.end_at {
+        if self.quiet || self.now + 1_500 > self.course.end_at {
             return;
         }
         // Mostly to whom the Lease names, sometimes to anybody.
-        let node = match self.lease.holder {
-            Some((node, _)) if !self.random.chance(10) => node,
-            Some(_) | None => self.random.node(),
+        let node = match self.lease.grant.holder {
+            Some(holder) if !self.random.chance(10) => holder.node,
+            Some(_) | None => self.node(),
         };
         let count = self.random.between(1, 3);
         let mut changes = Vec::new();
@@ -29,19 +32,60 @@ impl World {
         }
     }
 
+    fn node(&mut self) -> usize {
+        self.random.below(self.nodes.len() as u64) as usize
+    }
+
+    /// Somebody asks for another master.
+    pub(super) fn ask_by_chance(&mut self) {
+        let chance = self.course.switchovers && self.now < self.course.heal_at;
+        if !chance || !self.random.chance(3) {
+            return;
+        }
+        let to = self.node();
+        let mode = if self.random.chance(80) {
+            Mode::Switchover
+        } else {
+            Mode::Failover
+        };
+        self.ask_for(mode, to);
+    }
+
+    pub(super) fn ask_for(&mut self, mode: Mode, to: usize) {
+        let id = self.request.map_or(0, |r| r.id) + 1;
+        let to = Some(to);
+        self.request = Some(Request { id, mode, to });
+    }
+
     pub(super) fn fault(&mut self) {
-        let (node, other) = (self.random.node(), self.random.node());
+        let (node, other) = (self.node(), self.node());
         let soon = self.now + self.random.between(50, 2_500);
-        match self.random.below(12) {
-            0..=2 => self.crash(node),
-            3..=4 => self.nodes[node].frozen_until = soon,
-            10..=11 => self.nodes[node].isolated_until = soon + 1_500,
-            5..=6 => self.block(node, other),
-            7 => {
+        let kind = self.random.below(32);
+        self.note(&format!("fault {kind} at {node}, until {soon}"));
+        match kind {
+            0..=4 => self.crash(node),
+            5..=7 => self.nodes[node].frozen_until = soon,
+            8..=9 => self.block(node, other),
+            10 => {
                 self.block(node, other);
                 self.block(other, node);
             }
-            _ => self.cut(node),
+            11..=12 => {
+                self.nodes[node].no_lease_until = soon + 1_500;
+                self.nodes[node].no_operator_until = soon + 1_500;
+            }
+            13 => self.nodes[node].no_lease_until = soon + 1_500,
+            14 => self.nodes[node].no_operator_until = soon + 1_500,
+            15..=19 => self.cut(node),
+            20..=23 => self.break_disk(node),
+            24 => self.nodes[node].no_reads_until = soon,
+            25..=26 => self.change_leader(),
+            27..=28 => {
+                let index = self.random.below(2) as usize;
+                self.operators[index].stalled_until = soon + 1_000;
+            }
+            29..=30 => self.turn_wall_clock(node),
+            _ => self.empty_volume(node),
         }
     }
 
@@ -56,10 +100,59 @@ impl World {
         if !self.nodes[node].up {
             return;
         }
-        let kept = self.random.below(self.nodes[node].end().offset + 2);
-        self.nodes[node].crash(kept);
+        let torn = self.torn();
+        self.nodes[node].crash(torn);
         self.cut(node);
         self.at(self.now + down, Event::Start { node });
+    }
+
+    fn torn(&mut self) -> Torn {
+        Torn {
+            kept: self.random.below(1_000),
+            flipped: self.random.chance(30).then(|| self.random.next()),
+            role_is_new: self.random.chance(50),
+        }
+    }
+
+    /// One of the disk's next operations fails, which ends the process.
+    pub(super) fn break_disk(&mut self, node: usize) {
+        let operations = self.random.below(8);
+        let torn = self.torn();
+        self.nodes[node].fuse = Some(Fuse { operations, torn });
+    }
+
+    /// The other instance takes the lead; the one that had it does not always know.
+    fn change_leader(&mut self) {
+        let old = usize::from(self.operators[1].leads);
+        self.operators[1 - old].leads = true;
+        if self.random.chance(70) {
+            let stall = self.random.between(50, 5_000);
+            self.operators[old].stalled_until = self.now + stall;
+            self.operators[old].leads = false;
+        }
+    }
+
+    fn turn_wall_clock(&mut self, node: usize) {
+        let by = self.wall_random.between(0, 20_000_000_000) as i64 - 10_000_000_000;
+        if self.course.jumps {
+            self.nodes[node].clock.wall += by;
+        }
+    }
+
+    /// A volume is lost, and the node comes back with an empty one.
+    pub(super) fn empty_volume(&mut self, node: usize) {
+        let others = |n: &&super::node::Node| n.index != node && n.role.has_data;
+        if self.course.empties == 0 || !self.nodes.iter().any(|n| others(&n)) {
+            return;
+        }
+        self.course.empties -= 1;
+        self.lose_volume(node);
+    }
+
+    pub(super) fn lose_volume(&mut self, node: usize) {
+        self.crash(node);
+        self.nodes[node] = self.nodes[node].emptied();
+        self.checks.emptied();
     }
 
     /// Nothing gets from one node to another for a while.
@@ -68,18 +161,14 @@ impl World {
         self.after(100, 2_500, Event::Unblock { from, to });
     }
 
-    /// Every connection of a node breaks.
-    pub(super) fn cut(&mut self, node: usize) {
-        let mine: Vec<u64> = self
-            .connections
-            .iter()
-            .filter(|(_, c)| c.master == node || c.replica == node)
-            .map(|(id, _)| *id)
-            .collect();
-        for connection in mine {
-            for to in [Side::Master, Side::Replica] {
-                self.at(self.now, Event::Closed { connection, to });
-            }
+    /// Faults are over: whatever was broken is whole again soon, and one operator leads.
+    pub(super) fn heal(&mut self) {
+        for n in &mut self.nodes {
+            n.fuse = None;
+            n.no_reads_until = 0;
         }
+        let second = self.random.chance(50);
+        self.operators[0].leads = !second;
+        self.operators[1].leads = second;
     }
 }

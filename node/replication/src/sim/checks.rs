@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use uuid::Uuid;
+
 use super::disk::Store;
-use super::{LONGEST_PIECE, WINDOW};
+use super::node::Node;
+use super::{LONGEST_PIECE, Time, WINDOW};
 use crate::batch::Batch;
 use crate::position::{Chain, Position};
 
@@ -14,10 +17,12 @@ pub(super) struct Checks {
     known: HashMap<Position, (Chain, u128)>,
     /// Which node and process opened an epoch.
     opened: BTreeMap<u64, (usize, u64)>,
-    highest_acknowledged: u64,
+    highest_acknowledged: Position,
+    /// When that was.
+    pub(super) acknowledged_at: Time,
     /// Acknowledged writes that must be found in the end.
     expected: BTreeSet<Position>,
-    highest_durable: HashMap<usize, u64>,
+    highest_durable: HashMap<Uuid, u64>,
     pub(super) acknowledged: u64,
     pub(super) lost_to_failover: u64,
     pub(super) full_syncs: u64,
@@ -25,7 +30,10 @@ pub(super) struct Checks {
     pub(super) truncations: u64,
     pub(super) switchovers: u64,
     pub(super) failovers: u64,
+    pub(super) handovers: u64,
     pub(super) retakes: u64,
+    pub(super) disk_failures: u64,
+    pub(super) empties: u64,
 }
 
 impl Checks {
@@ -82,6 +90,7 @@ impl Checks {
         boot: u64,
         promised: u64,
         position: Position,
+        now: Time,
     ) {
         let epoch = position.epoch;
         let owner = self.opened.get(&epoch);
@@ -94,17 +103,27 @@ impl Checks {
             "acknowledging: node {node} in {epoch}, promised {promised}"
         );
         assert!(
-            epoch >= self.highest_acknowledged,
-            "acknowledging: node {node} in {epoch}, after {}",
+            position > self.highest_acknowledged,
+            "acknowledging: node {node} at {position}, after {}",
             self.highest_acknowledged
         );
-        self.highest_acknowledged = epoch;
+        self.highest_acknowledged = position;
+        self.acknowledged_at = now;
         self.acknowledged += 1;
         self.expected.insert(position);
     }
 
+    /// Positions are monotonic: a log only goes back where an unsynced tail was torn, a divergent one undone, or a full
+    /// sync took its place.
+    pub(super) fn position(&self, node: usize, before: Position, after: Position, excused: bool) {
+        assert!(
+            after > before || excused,
+            "position: node {node} went back from {before} to {after}"
+        );
+    }
+
     /// What a replica's watermark says is on its disk, is.
-    pub(super) fn watermark(&self, node: usize, durable: u64) {
+    pub(super) fn watermark(&self, node: Uuid, durable: u64) {
         let highest = self.highest_durable.get(&node).copied().unwrap_or(0);
         assert!(
             durable <= highest,
@@ -112,8 +131,16 @@ impl Checks {
         );
     }
 
+    /// Only who is connected counts.
+    pub(super) fn counted(&self, node: Uuid, durable: Option<u64>, live: bool) {
+        assert!(
+            durable.is_none() || live,
+            "counting: node {node} counts up to {durable:?} and is not connected"
+        );
+    }
+
     /// A node's disk holds everything up to there.
-    pub(super) fn durable(&mut self, node: usize, durable: u64) {
+    pub(super) fn durable(&mut self, node: Uuid, durable: u64) {
         let highest = self.highest_durable.entry(node).or_default();
         *highest = durable.max(*highest);
     }
@@ -124,6 +151,11 @@ impl Checks {
             bytes <= WINDOW + LONGEST_PIECE,
             "memory: {bytes} bytes under way"
         );
+    }
+
+    /// Bounded memory: what a connection holds for a replica that does not read is bounded, whatever it is.
+    pub(super) fn buffered(&self, bytes: usize, most: usize) {
+        assert!(bytes <= most, "memory: {bytes} bytes wait for a replica");
     }
 
     /// No needless full sync: there is one only where the log no longer holds what is missing.
@@ -140,6 +172,29 @@ impl Checks {
                 "{what}: {position} was acknowledged and is lost"
             );
         }
+    }
+
+    /// After healing everything converges: the same log and the same data as the master's.
+    pub(super) fn converged(&self, node: &Node, master: &Node) {
+        let role = &node.role.standing;
+        assert!(
+            node.log.end() == master.log.end(),
+            "convergence: node {} ({role:?}) ends at {}, the master {} at {}",
+            node.index,
+            node.end(),
+            master.index,
+            master.end()
+        );
+        assert!(
+            node.store.digest() == master.store.digest(),
+            "convergence: node {} has other data",
+            node.index
+        );
+    }
+
+    /// A volume was lost, with all that was on it.
+    pub(super) fn emptied(&mut self) {
+        self.empties += 1;
     }
 
     /// A failover from an asynchronous master gives up what the chosen node does not have, and says how much.

@@ -1,11 +1,13 @@
-//! A node's log and store. What is durable survives a crash; of the rest a random part does.
+//! A node's store, checkpoints of it, and full syncs on their way in.
 
 use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::log::Log;
 use crate::batch::Batch;
-use crate::position::{Chain, History, LogEnd, Position};
+use crate::breakage::{self, Breakage};
+use crate::position::{History, LogEnd, Position};
 
 /// One mutation: a key, and a value or its deletion.
 pub(super) type Change = (u8, Option<u64>);
@@ -18,9 +20,13 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn apply(&mut self, batch: &Batch) {
+    /// Applies a batch. `ahead` operations are known to follow it.
+    pub(super) fn apply(&mut self, batch: &Batch, ahead: u64) {
         for (index, (key, value)) in decode(&batch.payload()).into_iter().enumerate() {
-            let version = batch.first_offset() + index as u64;
+            let mut version = batch.first_offset() + index as u64;
+            if breakage::on(Breakage::StampCurrentOffset) {
+                version = batch.last_offset() + ahead;
+            }
             let newer = self.entries.get(&key).is_none_or(|(v, _)| *v < version);
             match value {
                 Some(value) if newer => drop(self.entries.insert(key, (version, value))),
@@ -77,77 +83,6 @@ fn decode(payload: &[u8]) -> Vec<Change> {
         (entry[0], value.checked_sub(1))
     };
     payload.chunks_exact(9).map(change).collect()
-}
-
-/// The part of a log that is still there.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Log {
-    base: LogEnd,
-    batches: Vec<Batch>,
-}
-
-impl Log {
-    pub(super) fn starting_at(base: LogEnd) -> Self {
-        Log {
-            base,
-            batches: Vec::new(),
-        }
-    }
-
-    pub(super) fn end(&self) -> LogEnd {
-        self.batches.last().map_or(self.base, |b| LogEnd {
-            position: b.end(),
-            chain: b.chain_after(),
-        })
-    }
-
-    pub(super) fn first_offset(&self) -> u64 {
-        self.base.position.offset + 1
-    }
-
-    pub(super) fn push(&mut self, batch: Batch) {
-        self.batches.push(batch);
-    }
-
-    pub(super) fn after(&self, offset: u64) -> impl Iterator<Item = &Batch> {
-        let first = self.batches.partition_point(|b| b.first_offset() <= offset);
-        self.batches[first..].iter()
-    }
-
-    /// The chain after the batch that ends there.
-    pub(super) fn chain_at(&self, offset: u64) -> Option<Chain> {
-        if offset == self.base.position.offset {
-            return Some(self.base.chain);
-        }
-        let batch = self.batches.iter().find(|b| b.last_offset() == offset)?;
-        Some(batch.chain_after())
-    }
-
-    /// The end of a batch nearest to `offset` and not after it.
-    pub(super) fn boundary(&self, offset: u64) -> u64 {
-        let whole = self
-            .batches
-            .iter()
-            .rev()
-            .find(|b| b.last_offset() <= offset);
-        whole.map_or(self.base.position.offset, Batch::last_offset)
-    }
-
-    pub(super) fn cut_after(&mut self, offset: u64) {
-        self.batches.retain(|b| b.last_offset() <= offset);
-    }
-
-    /// Drops what is at or before `offset`.
-    pub(super) fn drop_until(&mut self, offset: u64) {
-        let gone = self.batches.partition_point(|b| b.last_offset() <= offset);
-        if let Some(last) = self.batches[..gone].last() {
-            self.base = LogEnd {
-                position: last.end(),
-                chain: last.chain_after(),
-            };
-        }
-        self.batches.drain(..gone);
-    }
 }
 
 /// A state of the store from which the log can be replayed.

@@ -3,10 +3,12 @@
 use uuid::Uuid;
 
 use super::KEYS;
-use super::disk::Log;
+use super::log::Log;
+use super::network::Side;
 use super::sessions::{bytes_of, next, view};
-use super::world::{Side, World};
+use super::world::World;
 use crate::batch::Batch;
+use crate::breakage::{self, Breakage};
 use crate::command::Command;
 use crate::master::{self, SyncKind};
 use crate::message::{Reject, SnapshotBegin};
@@ -31,7 +33,8 @@ impl World {
             let Some(feed) = self.nodes[node].feeds.get(&connection) else {
                 continue;
             };
-            let input = if feed.epoch == writing {
+            let keeps = breakage::on(Breakage::DemotedKeepsFeeding);
+            let input = if feed.epoch == writing || keeps {
                 master::Input::Log(view(&self.nodes[node]))
             } else {
                 master::Input::Stop(Reject::NotMaster(None))
@@ -41,7 +44,7 @@ impl World {
     }
 
     pub(super) fn feed(&mut self, node: usize, connection: u64, input: master::Input) {
-        let now = self.now;
+        let now = self.clock(node);
         if let Some(feed) = self.nodes[node].feeds.get_mut(&connection) {
             feed.session.handle(now, input);
         }
@@ -68,13 +71,17 @@ impl World {
         output: master::Output,
     ) -> Option<master::Input> {
         use master::{Input, Output};
-        let now = self.now;
+        let (now, clock) = (self.now, self.clock(node));
         let n = &mut self.nodes[node];
+        let (reads, unix_ms) = (n.reads(now), n.clock.unix_ms(now));
         let feed = n.feeds.get_mut(&connection)?;
         match output {
             Output::Send(message) => {
                 self.send(connection, Side::Replica, bytes_of(&message));
                 None
+            }
+            Output::LookUpChain(_) | Output::ReadLog { .. } | Output::NextChunk if !reads => {
+                Some(Input::Failed("reading from the disk failed".to_owned()))
             }
             Output::LookUpChain(offset) => Some(Input::Chain(n.log.chain_at(offset))),
             Output::ReadLog { from, max_bytes } => Some(read(&n.log, from, max_bytes)),
@@ -103,9 +110,9 @@ impl World {
                 ack,
             } => {
                 let id = peer.node_id;
-                let seat = n
-                    .roster
-                    .joined(peer.clone(), String::new(), syncing, ack, now, now);
+                let seat =
+                    n.roster
+                        .joined(peer.clone(), String::new(), syncing, ack, clock, unix_ms);
                 feed.seat = Some((id, seat));
                 self.note(&format!(
                     "{node} joined by {} on {connection}: {kind:?}",
@@ -115,11 +122,9 @@ impl World {
                 None
             }
             Output::Acked(ack) => {
-                if let Some((id, seat)) = feed.seat {
-                    n.roster.acked(id, seat, ack);
-                }
-                let replica = self.connections.get(&connection)?.replica;
-                self.checks.watermark(replica, ack.durable);
+                let (id, seat) = feed.seat?;
+                n.roster.acked(id, seat, ack);
+                self.checks.watermark(id, ack.durable);
                 None
             }
             Output::Synced => {
@@ -131,7 +136,7 @@ impl World {
             }
             Output::Deposed(epoch) => {
                 // Never refused.
-                let _ = n.command(&mut self.checks, &Command::Deposed { epoch });
+                let _ = n.command(&mut self.checks, now, &Command::Deposed { epoch });
                 None
             }
             Output::Close(reason) => {

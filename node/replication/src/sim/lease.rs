@@ -1,37 +1,253 @@
-//! The Lease as the API server keeps it: every change replaces what was read.
+//! The Lease as the API server keeps it, and what nodes ask of it: each request takes its time, and so does its answer.
+//!
+//! Every change replaces what was read. A node has one request under way; one that is not answered in time is given
+//! up, though it may have been carried out.
+
+use uuid::Uuid;
+
+use super::node::Failed;
+use super::world::{Event, World};
+use super::{PERMIT, RENEW_EVERY, REQUEST_TIMEOUT, Time};
+use crate::command::Command;
+
+/// A process of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Holder {
+    pub(super) node: usize,
+    pub(super) id: Uuid,
+    pub(super) boot: u64,
+}
 
 /// Who may be master.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Lease {
+pub(super) struct Grant {
     pub(super) epoch: u64,
-    /// Node and the boot of its process; `None` when vacant.
-    pub(super) holder: Option<(usize, u64)>,
+    /// `None` when vacant.
+    pub(super) holder: Option<Holder>,
+}
+
+/// The stored object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Lease {
+    pub(super) grant: Grant,
     /// Counts every change and renewal.
     pub(super) version: u64,
 }
 
 impl Lease {
-    /// Renewed by its holder's process. Returns whether it still is.
-    pub(super) fn renew(&mut self, node: usize, boot: u64, epoch: u64) -> bool {
-        let ours = self.holder == Some((node, boot)) && self.epoch == epoch;
-        self.version += u64::from(ours);
-        ours
-    }
-
-    /// A restarted master takes the next epoch, if the Lease still names its node and nothing above it is promised.
-    pub(super) fn retake(&mut self, node: usize, boot: u64, promised: u64) -> Option<u64> {
-        let ours = self.holder.is_some_and(|(holder, _)| holder == node);
-        if !ours || self.epoch < promised {
-            return None;
-        }
-        self.grant(self.epoch + 1, Some((node, boot)));
-        Some(self.epoch)
-    }
-
-    /// Written by the operator.
-    pub(super) fn grant(&mut self, epoch: u64, holder: Option<(usize, u64)>) {
-        self.epoch = epoch;
-        self.holder = holder;
+    pub(super) fn write(&mut self, grant: Grant) {
+        self.grant = grant;
         self.version += 1;
+    }
+}
+
+/// What a node asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wish {
+    Renew {
+        epoch: u64,
+    },
+    /// The next epoch, for the restarted master, if nothing above the granted one is promised.
+    Retake {
+        promised: u64,
+    },
+    /// Whether an epoch is granted to this process, for a command that makes it master.
+    Confirm {
+        epoch: u64,
+        letter: u64,
+    },
+}
+
+/// A request under way, from the node's side.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asking {
+    pub(super) number: u64,
+    pub(super) wish: Wish,
+    /// On the node's clock.
+    pub(super) sent: Time,
+}
+
+/// A request under way, from the API server's side.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    from: Holder,
+    wish: Wish,
+    /// The epoch taken or confirmed; or, when it is not granted, the epoch that is.
+    answer: Option<Result<u64, u64>>,
+}
+
+impl World {
+    /// Asks, unless something is being asked already.
+    pub(super) fn ask(&mut self, node: usize, wish: Wish) -> bool {
+        let sent = self.clock(node);
+        let n = &mut self.nodes[node];
+        if n.asking.is_some() {
+            return false;
+        }
+        self.numbers += 1;
+        let number = self.numbers;
+        n.asking = Some(Asking { number, wish, sent });
+        let from = Holder {
+            node,
+            id: n.id,
+            boot: n.boot,
+        };
+        let request = Request {
+            from,
+            wish,
+            answer: None,
+        };
+        self.requests.insert(number, request);
+        self.pass_on(Event::AtLease { number });
+        true
+    }
+
+    /// To or from the API server: mostly at once, sometimes too late.
+    fn pass_on(&mut self, event: Event) {
+        let slow = self.faulty(3);
+        let (low, high) = if slow { (100, 900) } else { (1, 5) };
+        self.after(low, high, event);
+    }
+
+    pub(super) fn at_lease(&mut self, number: u64) {
+        let Some(request) = self.requests.get(&number).copied() else {
+            return;
+        };
+        let from = request.from;
+        if !self.nodes[from.node].reaches_lease(self.now) && self.nodes[from.node].boot == from.boot
+        {
+            self.requests.remove(&number);
+            return;
+        }
+        let grant = self.lease.grant;
+        let answer = match request.wish {
+            Wish::Renew { epoch } | Wish::Confirm { epoch, .. } => {
+                let ours = grant.holder == Some(from) && grant.epoch == epoch;
+                if ours {
+                    self.lease.version += 1;
+                    Ok(epoch)
+                } else {
+                    Err(grant.epoch)
+                }
+            }
+            Wish::Retake { promised } => {
+                let ours = grant.holder.is_some_and(|h| h.id == from.id);
+                if ours && grant.epoch >= promised {
+                    let epoch = grant.epoch + 1;
+                    let holder = Some(from);
+                    self.lease.write(Grant { epoch, holder });
+                    Ok(epoch)
+                } else {
+                    Err(grant.epoch)
+                }
+            }
+        };
+        if let Some(request) = self.requests.get_mut(&number) {
+            request.answer = Some(answer);
+        }
+        self.pass_on(Event::FromLease { number });
+    }
+
+    pub(super) fn lease_answers(&mut self, number: u64) {
+        let Some(request) = self.requests.get(&number).copied() else {
+            return;
+        };
+        let node = request.from.node;
+        let n = &self.nodes[node];
+        if n.boot == request.from.boot && n.up && !n.runs(self.now) {
+            return self.again(Event::FromLease { number });
+        }
+        self.requests.remove(&number);
+        let n = &mut self.nodes[node];
+        let asking = n.asking.filter(|a| a.number == number);
+        let (Some(asking), Some(answer), true) =
+            (asking, request.answer, n.reaches_lease(self.now))
+        else {
+            return;
+        };
+        n.asking = None;
+        if self.clock(node) > asking.sent + REQUEST_TIMEOUT {
+            return self.unanswered(asking.wish);
+        }
+        if answer.is_ok() {
+            self.nodes[node].permit_until = asking.sent + PERMIT;
+        }
+        self.answered(node, asking.wish, answer);
+        self.moved(node);
+    }
+
+    fn answered(&mut self, node: usize, wish: Wish, answer: Result<u64, u64>) {
+        let now = self.now;
+        match (wish, answer) {
+            (Wish::Renew { .. }, Ok(_)) => {}
+            (Wish::Renew { epoch }, Err(granted)) => {
+                // The Lease is somebody else's: the node fences itself.
+                self.nodes[node].permit_until = 0;
+                if self.nodes[node].writing == Some(epoch) {
+                    let fence = Command::Fence {
+                        cluster: super::CLUSTER,
+                        epoch: granted.max(epoch + 1),
+                    };
+                    let fenced = self.nodes[node].command(&mut self.checks, now, &fence);
+                    self.note(&format!("{node} fences itself: {fenced:?}"));
+                }
+            }
+            (Wish::Retake { promised }, Ok(epoch)) => {
+                if self.nodes[node].role.promised != promised {
+                    return;
+                }
+                let retake = Command::Retake { epoch };
+                let opened = self.nodes[node].command(&mut self.checks, now, &retake);
+                self.note(&format!("{node} takes epoch {epoch}: {opened:?}"));
+                if opened.is_ok() {
+                    self.nodes[node].retaking = None;
+                    self.checks.retakes += 1;
+                    self.nothing_lost(node, "restart of the master");
+                }
+            }
+            (Wish::Retake { .. }, Err(_)) => {}
+            (Wish::Confirm { letter, .. }, Ok(_)) => self.carry_out(letter),
+            (Wish::Confirm { letter, .. }, Err(_)) => self.reply(letter, false),
+        }
+    }
+
+    /// Given up: nothing is known.
+    fn unanswered(&mut self, wish: Wish) {
+        match wish {
+            Wish::Confirm { letter, .. } => self.reply(letter, false),
+            Wish::Renew { .. } | Wish::Retake { .. } => {}
+        }
+    }
+
+    /// What a node asks of the API server by itself.
+    pub(super) fn tick_lease(&mut self, node: usize) {
+        let clock = self.clock(node);
+        let n = &mut self.nodes[node];
+        if let Some(asking) = n.asking
+            && clock > asking.sent + REQUEST_TIMEOUT
+        {
+            n.asking = None;
+            return self.unanswered(asking.wish);
+        }
+        if n.asking.is_some() || clock < n.renew_at {
+            return;
+        }
+        let wish = match (n.writing, n.retaking) {
+            (Some(epoch), _) => Wish::Renew { epoch },
+            (None, Some(promised)) if n.role.promised == promised => Wish::Retake { promised },
+            (None, Some(_)) => {
+                // Fenced since: from here on a Lease that names this node comes with a promotion.
+                n.retaking = None;
+                return;
+            }
+            (None, None) => return,
+        };
+        n.renew_at = clock + RENEW_EVERY;
+        self.ask(node, wish);
+    }
+
+    /// Whether what a command did is an answer or the end of the process.
+    pub(super) fn survived<T>(outcome: &Result<T, Failed>) -> bool {
+        !matches!(outcome, Err(Failed::Died))
     }
 }

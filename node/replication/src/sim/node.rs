@@ -1,13 +1,20 @@
 //! One node: what the real one's writer does, over a simulated disk. Roles are decided by the real `decide`.
+//!
+//! The order of steps is that of the writer (`node/src/writer`), and between any two of them the disk may fail, which
+//! ends the process there.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use uuid::Uuid;
 
+use super::Time;
 use super::checks::Checks;
-use super::disk::{Change, Checkpoint, Incoming, Log, Store, encode};
+use super::clock::Clock;
+use super::disk::{Change, Checkpoint, Incoming, Store, encode};
+use super::lease::Asking;
+use super::log::Log;
 use super::sessions::{Feed, Follow};
-use super::{PERMIT, Time};
+use super::volume::{Died, Fuse};
 use crate::batch::Batch;
 use crate::breakage::{self, Breakage};
 use crate::command::{Command, Effect, HandedOver, Refusal, RoleFacts, Standing, decide};
@@ -29,18 +36,51 @@ pub(super) struct Role {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Hold {
     pub(super) plan: HandedOver,
+    /// On the node's clock.
     pub(super) until: Time,
+    /// Where the log ended.
+    pub(super) end: u64,
+    /// The command to answer.
+    pub(super) letter: u64,
+}
+
+/// Why a command was not carried out.
+#[derive(Debug)]
+pub(super) enum Failed {
+    Refused(Refusal),
+    Died,
+}
+
+impl From<Died> for Failed {
+    fn from(_: Died) -> Self {
+        Failed::Died
+    }
+}
+
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        Failed::Refused(refusal)
+    }
 }
 
 pub(super) struct Node {
     pub(super) index: usize,
+    /// Written into the volume when it was new.
     pub(super) id: Uuid,
     /// Counts the node's processes; the present one runs unless it is down.
     pub(super) boot: u64,
     pub(super) up: bool,
+    pub(super) clock: Clock,
     pub(super) frozen_until: Time,
-    /// Neither the Lease nor the operator is in reach until then; peers and clients are.
-    pub(super) isolated_until: Time,
+    /// The API server is out of its reach until then.
+    pub(super) no_lease_until: Time,
+    /// It is out of the operators' reach until then; peers and clients still reach it.
+    pub(super) no_operator_until: Time,
+    /// Reading from its disk fails until then.
+    pub(super) no_reads_until: Time,
+    pub(super) fuse: Option<Fuse>,
+    /// The disk has ended the process, and nobody has noticed yet.
+    pub(super) died: bool,
 
     // On disk.
     pub(super) role: Role,
@@ -51,10 +91,13 @@ pub(super) struct Node {
     // Lost with the process.
     pub(super) store: Store,
     pub(super) writing: Option<u64>,
+    /// On the node's clock.
     pub(super) permit_until: Time,
     pub(super) hold: Option<Hold>,
     /// Writes that wait for the disk.
     pub(super) waiting: VecDeque<Position>,
+    /// Counts replacements of the log: an fsync of an older one says nothing.
+    pub(super) log_version: u64,
     pub(super) sync_under_way: bool,
     pub(super) feeds: BTreeMap<u64, Feed>,
     pub(super) follow: Option<Follow>,
@@ -63,6 +106,12 @@ pub(super) struct Node {
     pub(super) wants_snapshot: bool,
     pub(super) roster: Roster,
     pub(super) renew_at: Time,
+    pub(super) asking: Option<Asking>,
+    /// A master that was restarted asks for the next epoch as long as its promise is still this one.
+    pub(super) retaking: Option<u64>,
+    /// The end last seen by the check of positions, and whether it may have gone back since.
+    pub(super) seen_end: Position,
+    pub(super) went_back: bool,
 }
 
 impl Node {
@@ -72,8 +121,13 @@ impl Node {
             id: Uuid::from_u128(100 + index as u128),
             boot: 1,
             up: true,
+            clock: Clock::default(),
             frozen_until: 0,
-            isolated_until: 0,
+            no_lease_until: 0,
+            no_operator_until: 0,
+            no_reads_until: 0,
+            fuse: None,
+            died: false,
             role: Role::default(),
             log: Log::default(),
             durable: 0,
@@ -83,6 +137,7 @@ impl Node {
             permit_until: 0,
             hold: None,
             waiting: VecDeque::new(),
+            log_version: 0,
             sync_under_way: false,
             feeds: BTreeMap::new(),
             follow: None,
@@ -91,6 +146,24 @@ impl Node {
             wants_snapshot: false,
             roster: Roster::default(),
             renew_at: 0,
+            asking: None,
+            retaking: None,
+            seen_end: Position::ZERO,
+            went_back: false,
+        }
+    }
+
+    /// The same node after its volume was lost: nothing of it is there, its identity included.
+    pub(super) fn emptied(&self) -> Self {
+        Node {
+            id: Uuid::from_u128(self.id.as_u128() + 1_000),
+            boot: self.boot,
+            up: self.up,
+            clock: self.clock,
+            no_lease_until: self.no_lease_until,
+            no_operator_until: self.no_operator_until,
+            log_version: self.log_version + 1,
+            ..Node::new(self.index)
         }
     }
 
@@ -99,11 +172,20 @@ impl Node {
     }
 
     pub(super) fn reaches_lease(&self, now: Time) -> bool {
-        self.runs(now) && self.isolated_until <= now
+        self.up && self.no_lease_until <= now
+    }
+
+    pub(super) fn reads(&self, now: Time) -> bool {
+        self.no_reads_until <= now
     }
 
     pub(super) fn end(&self) -> Position {
         self.log.end().position
+    }
+
+    pub(super) fn has(&self, position: Position) -> bool {
+        position.offset <= self.end().offset
+            && self.role.history.epoch_at(position.offset) == position.epoch
     }
 
     /// The node whose address it follows.
@@ -127,51 +209,78 @@ impl Node {
         }
     }
 
-    /// Decides and carries out. `HoldWrites` is the caller's.
+    /// Decides and carries out, in the writer's order. `HoldWrites` is the caller's.
     pub(super) fn command(
         &mut self,
         checks: &mut Checks,
+        now: Time,
         command: &Command,
-    ) -> Result<Effect, Refusal> {
-        // What the answer says of the position is durable.
-        self.sync();
-        let next = decide(&self.facts(), command)?;
+    ) -> Result<Effect, Failed> {
+        if !self.up {
+            return Err(Failed::Died);
+        }
+        if matches!(command, Command::Promote { .. }) {
+            self.sync()?;
+        }
+        let facts = self.facts();
+        let next = decide(&facts, command)?;
         checks.promise(self.index, self.role.promised, next.promised);
         match next.effect {
-            Effect::None | Effect::OpenEpoch(_) | Effect::HoldWrites => {}
-            Effect::StopWriting => self.stop_writing(),
-            Effect::EndSession => self.end_follow(),
+            Effect::None | Effect::HoldWrites => {}
+            Effect::StopWriting => {
+                self.stop_writing();
+                self.end_follow();
+                self.sync()?;
+            }
+            Effect::EndSession | Effect::OpenEpoch(_) => {
+                self.end_follow();
+                self.sync()?;
+            }
         }
-        self.role.cluster = next.cluster;
-        self.role.promised = next.promised;
-        self.role.standing = next.standing;
-        self.role.handed_over = next.handed_over;
+        let persists = next.persists(&facts);
+        let change = |role: &mut Role| {
+            role.cluster = next.cluster;
+            role.promised = next.promised;
+            role.standing = next.standing;
+            role.handed_over = next.handed_over;
+        };
         if let Effect::OpenEpoch(epoch) = next.effect {
-            self.open(checks, epoch);
+            self.open(checks, now, epoch, change)?;
+        } else if persists {
+            self.save(change)?;
         }
         Ok(next.effect)
     }
 
-    fn open(&mut self, checks: &mut Checks, epoch: u64) {
+    fn open(
+        &mut self,
+        checks: &mut Checks,
+        now: Time,
+        epoch: u64,
+        change: impl FnOnce(&mut Role),
+    ) -> Result<(), Died> {
         if breakage::on(Breakage::ResetOffsetsOnRestart) && self.role.has_data {
             self.log = Log::default();
             self.role.history = History::default();
             self.durable = 0;
         }
-        self.end_follow();
         let LogEnd { position, chain } = self.log.end();
-        self.role.history.truncate(position.offset);
-        self.role.history.open(EpochStart {
-            epoch,
-            first_offset: position.offset + 1,
-            chain,
-        });
-        self.role.has_data = true;
-        self.roster.clear();
-        self.append_own(checks, epoch, &[]);
-        self.sync();
+        self.save(|role| {
+            change(role);
+            role.has_data = true;
+            role.history.truncate(position.offset);
+            role.history.open(EpochStart {
+                epoch,
+                first_offset: position.offset + 1,
+                chain,
+            });
+        })?;
         checks.opened(self.index, self.boot, epoch);
+        self.hold = None;
         self.writing = Some(epoch);
+        self.roster.clear();
+        self.append_own(checks, now, epoch, &[])?;
+        self.sync()
     }
 
     pub(super) fn stop_writing(&mut self) {
@@ -188,37 +297,52 @@ impl Node {
     }
 
     /// Appends a batch of its own; an epoch record has no changes.
-    pub(super) fn append_own(&mut self, checks: &mut Checks, epoch: u64, changes: &[Change]) {
+    pub(super) fn append_own(
+        &mut self,
+        checks: &mut Checks,
+        now: Time,
+        epoch: u64,
+        changes: &[Change],
+    ) -> Result<(), Died> {
         let end = self.log.end();
         let first = end.position.offset + 1;
         let count = changes.len().max(1) as u32;
-        let batch = Batch::encode(epoch, first, count, 0, end.chain, &encode(changes));
-        self.append(checks, &batch.unwrap());
+        let time = self.clock.unix_ms(now);
+        let batch = Batch::encode(epoch, first, count, time, end.chain, &encode(changes));
+        self.append(checks, &batch.unwrap(), 0)
     }
 
-    /// Appends and applies. The batch must continue the log.
-    pub(super) fn append(&mut self, checks: &mut Checks, batch: &Batch) {
-        self.note_epoch(batch);
+    /// Appends and applies. The batch must continue the log. `ahead` operations follow it at once.
+    pub(super) fn append(
+        &mut self,
+        checks: &mut Checks,
+        batch: &Batch,
+        ahead: u64,
+    ) -> Result<(), Died> {
+        self.note_epoch(batch)?;
         self.log.push(batch.clone());
-        self.store.apply(batch);
+        if self.burns() {
+            return Err(self.die());
+        }
+        self.store.apply(batch, ahead);
         checks.appended(self.index, batch, &self.store);
+        Ok(())
     }
 
-    fn note_epoch(&mut self, batch: &Batch) {
-        let history = &mut self.role.history;
-        if history
-            .entries()
-            .last()
-            .is_none_or(|e| e.epoch < batch.epoch())
-        {
-            history.truncate(batch.first_offset() - 1);
-            history.open(EpochStart {
+    fn note_epoch(&mut self, batch: &Batch) -> Result<(), Died> {
+        let last = self.role.history.entries().last();
+        if last.is_some_and(|e| e.epoch >= batch.epoch()) {
+            return Ok(());
+        }
+        self.save(|role| {
+            role.history.truncate(batch.first_offset() - 1);
+            role.history.open(EpochStart {
                 epoch: batch.epoch(),
                 first_offset: batch.first_offset(),
                 chain: batch.chain_before(),
             });
-            self.role.has_data = true;
-        }
+            role.has_data = true;
+        })
     }
 
     /// A write of a client. Returns its position when it was admitted.
@@ -229,22 +353,26 @@ impl Node {
         changes: &[Change],
     ) -> Option<Position> {
         let epoch = self.writing?;
-        if self.hold.is_some() || now >= self.permit_until {
+        if self.hold.is_some() || self.clock.monotonic(now) >= self.permit_until {
             return None;
         }
-        self.append_own(checks, epoch, changes);
+        self.append_own(checks, now, epoch, changes).ok()?;
         self.waiting.push_back(self.end());
         Some(self.end())
     }
 
     /// Everything appended is durable.
-    pub(super) fn sync(&mut self) {
-        self.synced(self.end().offset);
+    pub(super) fn sync(&mut self) -> Result<(), Died> {
+        self.synced(self.end().offset)
     }
 
-    /// Everything up to `offset` is durable.
-    pub(super) fn synced(&mut self, offset: u64) {
+    /// Everything up to `offset` is durable, unless the disk fails.
+    pub(super) fn synced(&mut self, offset: u64) -> Result<(), Died> {
+        if offset > self.durable && self.burns() {
+            return Err(self.die());
+        }
         self.durable = self.durable.max(offset.min(self.end().offset));
+        Ok(())
     }
 
     /// Replies that may go out now.
@@ -255,98 +383,10 @@ impl Node {
                 return;
             }
             self.waiting.pop_front();
-            if self.writing == Some(position.epoch) && now < self.permit_until {
-                checks.acknowledged(self.index, self.boot, self.role.promised, position);
+            if self.writing == Some(position.epoch) && self.clock.monotonic(now) < self.permit_until
+            {
+                checks.acknowledged(self.index, self.boot, self.role.promised, position, now);
             }
-        }
-    }
-
-    /// Writes a checkpoint of what is durable, and lets go of the log that neither it nor replicas need.
-    pub(super) fn checkpoint(&mut self, log_size: u64) {
-        if self.durable != self.end().offset || !self.role.has_data {
-            return;
-        }
-        self.checkpoint = Checkpoint {
-            end: self.log.end(),
-            store: self.store.clone(),
-        };
-        let held = self.feeds.values().filter_map(|f| f.pin).min();
-        let keep = self.end().offset.saturating_sub(log_size);
-        self.log.drop_until(keep.min(held.unwrap_or(u64::MAX)));
-    }
-
-    /// Undoes what is after `to`. Returns false, and changes nothing, when only a full sync helps.
-    pub(super) fn undo(&mut self, to: u64) -> bool {
-        let checkpoint = self.checkpoint.end.position.offset;
-        if checkpoint > to || self.log.chain_at(to).is_none() {
-            return false;
-        }
-        self.log.cut_after(to);
-        self.durable = to;
-        self.role.history.truncate(to);
-        self.recover();
-        true
-    }
-
-    /// Takes the place of what was there, in one step.
-    pub(super) fn install(&mut self, checks: &Checks) {
-        let Some(incoming) = self.incoming.take() else {
-            return;
-        };
-        self.log = incoming.log;
-        self.store = incoming.store;
-        self.role.history = incoming.history;
-        self.role.has_data = true;
-        self.durable = self.end().offset;
-        self.wants_snapshot = false;
-        checks.exact(self.index, &self.store);
-        self.checkpoint = Checkpoint {
-            end: self.log.end(),
-            store: self.store.clone(),
-        };
-    }
-
-    /// The process ends. Of what was not durable, `kept` says how much survives.
-    pub(super) fn crash(&mut self, kept: u64) {
-        self.up = false;
-        self.frozen_until = 0;
-        self.log
-            .cut_after(self.log.boundary(kept.max(self.durable)));
-        self.durable = self.end().offset;
-        self.writing = None;
-        self.hold = None;
-        self.waiting.clear();
-        self.sync_under_way = false;
-        self.feeds.clear();
-        self.follow = None;
-        self.incoming = None;
-        self.wants_snapshot = false;
-        self.roster = Roster::default();
-        self.permit_until = 0;
-    }
-
-    /// A new process over the same disk.
-    pub(super) fn start(&mut self, checks: &mut Checks, now: Time) {
-        self.up = true;
-        self.boot += 1;
-        self.role.history.truncate(self.end().offset);
-        self.recover();
-        checks.exact(self.index, &self.store);
-        self.connect_at = now;
-        self.renew_at = now;
-        if breakage::on(Breakage::KeepEpochOnRestart)
-            && let Standing::Master { epoch } = self.role.standing
-        {
-            self.writing = Some(epoch);
-            self.permit_until = now + PERMIT;
-        }
-    }
-
-    fn recover(&mut self) {
-        self.store = self.checkpoint.store.clone();
-        let from = self.checkpoint.end.position.offset;
-        for batch in self.log.after(from) {
-            self.store.apply(batch);
         }
     }
 }

@@ -29,8 +29,4 @@ impl Random {
     pub(super) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
-
-    pub(super) fn node(&mut self) -> usize {
-        self.below(super::NODES as u64) as usize
-    }
 }

@@ -1,21 +1,14 @@
 //! Runs with a scripted beginning: what chance alone hardly ever meets, and what must cost no full sync.
 
-use super::node::Node;
-use super::world::{Plan, World};
+use super::operator::Mode;
+use super::runs::Course;
+use super::world::World;
 use super::{EXPIRE, Time};
 use crate::command::Standing;
 
 /// A cluster of three, at work for a second, in which nothing happens that the script does not say.
 fn at_work(seed: u64) -> World {
-    let plan = Plan {
-        faults: false,
-        switchovers: false,
-        log_size: 1_000_000,
-        checkpoints: false,
-        heal_at: 5_000,
-        end_at: 9_000,
-    };
-    let mut world = World::new(seed, plan);
+    let mut world = World::new(seed, Course::scripted());
     world.run_until(1_000);
     assert_eq!(world.nodes[0].writing, Some(1));
     world
@@ -27,7 +20,7 @@ impl World {
     }
 
     fn switch_to(&mut self, node: usize) {
-        self.operator.wanted = Some(node);
+        self.ask_for(Mode::Switchover, node);
         self.wait(1_000);
         assert!(self.nodes[node].writing.is_some(), "{:?}", self.lease);
     }
@@ -45,7 +38,7 @@ fn a_restart_of_either_side_or_a_cut_costs_no_full_sync() {
         world.wait(300);
         world.block(0, 2);
         world.block(2, 0);
-        let (_, checks) = world.run();
+        let checks = world.run().checks;
         assert_eq!(checks.full_syncs, 0);
         assert!(checks.partial_syncs >= 5);
     }
@@ -58,7 +51,7 @@ fn a_chain_of_three_switchovers_under_writes_loses_nothing_and_costs_no_full_syn
         for node in [1, 2, 0] {
             world.switch_to(node);
         }
-        let (_, checks) = world.run();
+        let checks = world.run().checks;
         assert_eq!((checks.switchovers, checks.failovers), (3, 0));
         assert_eq!(
             (checks.full_syncs, checks.truncations),
@@ -78,7 +71,7 @@ fn a_master_that_restarts_before_any_replica_is_back_diverges_from_nobody() {
         world.wait(60);
         world.crash_for(0, 200);
         world.wait(2_600);
-        let (_, checks) = world.run();
+        let checks = world.run().checks;
         assert_eq!((checks.full_syncs, checks.retakes), (0, 1));
     }
 }
@@ -87,10 +80,10 @@ fn a_master_that_restarts_before_any_replica_is_back_diverges_from_nobody() {
 fn a_master_that_restarts_at_any_moment_of_a_switchover_loses_nothing() {
     for delay in (0..240).step_by(8) {
         let mut world = at_work(delay);
-        world.operator.wanted = Some(1);
+        world.ask_for(Mode::Switchover, 1);
         world.wait(delay);
         world.crash_for(0, 400);
-        let (_, checks) = world.run();
+        let checks = world.run().checks;
         assert_eq!(checks.lost_to_failover, 0, "delay {delay}");
     }
 }
@@ -99,7 +92,7 @@ fn a_master_that_restarts_at_any_moment_of_a_switchover_loses_nothing() {
 fn a_target_that_dies_at_any_moment_of_a_switchover_stops_nobody_for_good() {
     for delay in (0..240).step_by(8) {
         let mut world = at_work(delay);
-        world.operator.wanted = Some(1);
+        world.ask_for(Mode::Switchover, 1);
         world.wait(delay);
         world.crash_for(1, 1_000);
         world.run();
@@ -119,11 +112,12 @@ fn a_frozen_master_that_wakes_about_when_its_lease_runs_out_never_writes_beside_
 fn a_master_cut_off_from_the_lease_but_not_from_its_replicas_is_replaced() {
     for seed in 0..8 {
         let mut world = at_work(seed);
-        world.nodes[0].isolated_until = world.now + 3_500;
+        world.nodes[0].no_lease_until = world.now + 3_500;
+        world.nodes[0].no_operator_until = world.now + 3_500;
         world.wait(3_400);
-        assert_ne!(world.lease.holder.map(|(node, _)| node), Some(0));
+        assert_ne!(world.lease.grant.holder.map(|h| h.node), Some(0));
         assert!(
-            world.nodes[0].permit_until < world.now,
+            world.nodes[0].permit_until < world.clock(0),
             "it acknowledges nothing"
         );
         world.run();
@@ -135,7 +129,7 @@ fn three_masters_in_a_row_that_each_reach_only_one_replica_end_in_one_history() 
     for seed in 0..8 {
         let mut world = at_work(seed);
         for _ in 0..3 {
-            let Some((master, _)) = world.lease.holder else {
+            let Some(master) = world.lease.grant.holder.map(|h| h.node) else {
                 panic!("no master")
             };
             // The one that does not hear of what is written now is the one that is left.
@@ -153,21 +147,14 @@ fn three_masters_in_a_row_that_each_reach_only_one_replica_end_in_one_history() 
 fn a_volume_that_comes_back_empty_is_filled_and_never_made_master() {
     for seed in 0..8 {
         let mut world = at_work(seed);
-        world.crash_for(1, 900);
-        let boot = world.nodes[1].boot;
-        world.nodes[1] = Node {
-            id: uuid::Uuid::from_u128(900),
-            boot,
-            up: false,
-            ..Node::new(1)
-        };
+        world.lose_volume(1);
         world.crash_for(0, 300);
         world.wait(2_600);
         assert!(!matches!(
             world.nodes[1].role.standing,
             Standing::Master { .. }
         ));
-        let (_, checks) = world.run();
+        let checks = world.run().checks;
         assert_eq!(checks.failovers, 0);
     }
 }
@@ -175,8 +162,8 @@ fn a_volume_that_comes_back_empty_is_filled_and_never_made_master() {
 #[test]
 fn without_an_operator_a_restarted_master_goes_on_by_itself() {
     let mut world = at_work(1);
-    world.operator.away = true;
+    world.operators_away = true;
     world.crash_for(0, 2_000);
-    let (_, checks) = world.run();
+    let checks = world.run().checks;
     assert_eq!((checks.retakes, checks.full_syncs), (1, 0));
 }

@@ -3,10 +3,12 @@
 use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
-use super::disk::{Incoming, Log, Store};
-use super::node::Node;
-use super::world::{Side, World};
-use super::{HEARTBEAT, TIMEOUT, WINDOW};
+use super::disk::{Incoming, Store};
+use super::log::Log;
+use super::network::Side;
+use super::node::{Failed, Node};
+use super::world::World;
+use super::{HEARTBEAT, TIMEOUT, Time, WINDOW};
 use crate::auth::Token;
 use crate::batch::Batch;
 use crate::command::Command;
@@ -97,6 +99,7 @@ impl World {
             return;
         }
         let connection = self.make_connection(master, node);
+        let clock = self.clock(node);
         let n = &mut self.nodes[node];
         let config = ReplicaConfig {
             link: link(n, connection),
@@ -107,7 +110,7 @@ impl World {
         };
         n.follow = Some(Follow {
             connection,
-            session: ReplicaSession::new(self.now, config, local(n)),
+            session: ReplicaSession::new(clock, config, local(n)),
             inbox: BytesMut::new(),
             master,
             over: false,
@@ -116,6 +119,7 @@ impl World {
     }
 
     pub(super) fn accept(&mut self, node: usize, connection: u64) {
+        let clock = self.clock(node);
         let n = &mut self.nodes[node];
         let serving = match (n.writing, n.role.cluster) {
             (Some(epoch), Some(cluster)) => Serving::Master {
@@ -131,7 +135,7 @@ impl World {
             window: WINDOW,
         };
         let feed = Feed {
-            session: MasterSession::new(self.now, config, view(n)),
+            session: MasterSession::new(clock, config, view(n)),
             inbox: BytesMut::new(),
             epoch: n.writing,
             seat: None,
@@ -173,8 +177,9 @@ impl World {
     }
 
     pub(super) fn tick_sessions(&mut self, node: usize) {
-        let now = self.now;
+        let now = self.clock(node);
         let n = &mut self.nodes[node];
+        let clock_ms = n.clock.unix_ms(self.now);
         let due: Vec<u64> = n
             .feeds
             .iter()
@@ -182,7 +187,6 @@ impl World {
             .map(|(connection, _)| *connection)
             .collect();
         for connection in due {
-            let clock_ms = now;
             let store = &self.nodes[node].store;
             let digest = Some((store.applied, store.digest()));
             self.feed(node, connection, master::Input::Tick { clock_ms, digest });
@@ -196,23 +200,25 @@ impl World {
             }
             follow
                 .session
-                .handle(now, replica::Input::Tick { clock_ms: now });
+                .handle(now, replica::Input::Tick { clock_ms });
             self.drain_follow(node);
         }
     }
 
     fn follow_messages(&mut self, node: usize) {
+        let clock = self.clock(node);
         while let Some(follow) = &mut self.nodes[node].follow
             && !follow.session.is_waiting()
             && let Some(message) = next(&mut follow.inbox, follow.session.frame_limit())
         {
             let input = replica::Input::Message(message);
-            follow.session.handle(self.now, input);
+            follow.session.handle(clock, input);
             self.drain_follow(node);
         }
     }
 
     pub(super) fn follow_moved(&mut self, node: usize) {
+        let clock = self.clock(node);
         let n = &mut self.nodes[node];
         let target = n.master();
         if let Some(follow) = &mut n.follow {
@@ -222,12 +228,13 @@ impl World {
                 applied: n.store.applied,
                 syncing: n.incoming.is_some(),
             };
-            follow.session.handle(self.now, progress);
+            follow.session.handle(clock, progress);
             self.drain_follow(node);
         }
     }
 
     fn drain_follow(&mut self, node: usize) {
+        let clock = self.clock(node);
         while let Some(follow) = &mut self.nodes[node].follow
             && let Some(output) = follow.session.poll_output()
         {
@@ -237,7 +244,7 @@ impl World {
             if let Some(answer) = answer
                 && let Some(follow) = &mut self.nodes[node].follow
             {
-                follow.session.handle(self.now, answer);
+                follow.session.handle(clock, answer);
             }
         }
     }
@@ -259,19 +266,22 @@ impl World {
             }
             Output::AcceptMaster { cluster, epoch } => {
                 let seen = Command::MasterSeen { cluster, epoch };
-                match n.command(&mut self.checks, &seen) {
+                match n.command(&mut self.checks, self.now, &seen) {
                     Ok(_) => Some(Input::Accepted),
-                    Err(refusal) => failed(&refusal.to_string()),
+                    Err(Failed::Refused(refusal)) => failed(&refusal.to_string()),
+                    Err(Failed::Died) => None,
                 }
             }
             _ if over => failed("the role changed"),
             Output::Truncate(to) => {
                 self.checks.truncations += 1;
-                if n.undo(to.position.offset) {
-                    Some(Input::Truncated(local(n)))
-                } else {
-                    n.wants_snapshot = true;
-                    Some(Input::CannotTruncate)
+                match n.undo(to.position.offset) {
+                    Ok(true) => Some(Input::Truncated(local(n))),
+                    Ok(false) => {
+                        n.wants_snapshot = true;
+                        Some(Input::CannotTruncate)
+                    }
+                    Err(_) => None,
                 }
             }
             Output::Append(batches) => Some(self.append(node, &batches)),
@@ -316,6 +326,7 @@ impl World {
     }
 
     fn append(&mut self, node: usize, batches: &[Batch]) -> replica::Input {
+        let now = self.now;
         let n = &mut self.nodes[node];
         let last = batches.last().map_or(0, Batch::last_offset);
         if let Some(incoming) = &mut n.incoming {
@@ -328,33 +339,30 @@ impl World {
                     });
                 }
                 incoming.log.push(batch.clone());
-                incoming.store.apply(batch);
+                incoming.store.apply(batch, last - batch.last_offset());
             }
             self.install(node);
         } else {
             for batch in batches {
-                n.append(&mut self.checks, batch);
+                let ahead = last - batch.last_offset();
+                if n.append(&mut self.checks, batch, ahead).is_err() {
+                    self.note(&format!("{node} died at {now}"));
+                    break;
+                }
             }
         }
-        self.start_sync(node);
+        // The disk begins to follow; the session hears of it with the next tick.
+        self.start_sync(node, SOON);
         replica::Input::Taken(last)
     }
 
     fn install(&mut self, node: usize) {
         let n = &mut self.nodes[node];
-        if n.incoming.as_ref().is_some_and(Incoming::is_exact) {
-            n.install(&self.checks);
-            self.checks.durable(node, n.durable);
-        }
-    }
-
-    /// The disk begins to follow; the session hears of it with the next tick.
-    fn start_sync(&mut self, node: usize) {
-        let n = &mut self.nodes[node];
-        if n.durable < n.end().offset && !n.sync_under_way {
-            n.sync_under_way = true;
-            let (boot, upto) = (n.boot, n.end().offset);
-            self.after(1, 6, super::world::Event::Synced { node, boot, upto });
+        if n.incoming.as_ref().is_some_and(Incoming::is_exact) && n.install(&self.checks).is_ok() {
+            self.checks.durable(n.id, n.durable);
         }
     }
 }
+
+/// How long an ordinary fsync takes.
+const SOON: (Time, Time) = (1, 6);

@@ -1,71 +1,74 @@
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use super::checks::Checks;
-use super::world::{Plan, World};
+use super::many::{Sums, attempt, explore, run};
+use super::runs::Course;
+use super::world::World;
 use crate::breakage::{Breakage, with};
 
 /// Seeds of an ordinary run.
-const SEEDS: u64 = 250;
-
-fn run(seed: u64) -> (u64, Checks) {
-    World::new(seed, Plan::default()).run()
-}
+const SEEDS: u64 = 400;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
+/// `SIM_SEED` runs one seed and prints its trace; `SIM_SEEDS` says how many, `SIM_FROM` from which on.
 #[test]
 fn whatever_happens_the_promises_hold() {
     if let Some(seed) = number("SIM_SEED") {
         run(seed);
         return;
     }
-    let mut sums = [0; 8];
-    for seed in 0..number("SIM_SEEDS").unwrap_or(SEEDS) {
-        let outcome = catch_unwind(AssertUnwindSafe(|| run(seed)));
-        let Ok((_, checks)) = outcome else {
-            panic!(
-                "seed {seed}: SIM_SEED={seed} cargo test -p vectorizer-replication sim::tests::whatever -- --nocapture"
-            );
-        };
-        let counted = [
-            checks.acknowledged,
-            checks.switchovers,
-            checks.failovers,
-            checks.retakes,
-            checks.partial_syncs,
-            checks.full_syncs,
-            checks.truncations,
-            checks.lost_to_failover,
-        ];
-        sums.iter_mut().zip(counted).for_each(|(sum, n)| *sum += n);
+    let (from, asked) = (number("SIM_FROM").unwrap_or(0), number("SIM_SEEDS"));
+    let seeds = from..from + asked.unwrap_or(SEEDS);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    match explore(seeds.clone(), threads, asked.is_some()) {
+        Ok(sums) => {
+            for (name, sum) in Sums::NAMES.iter().zip(sums.0) {
+                println!("{name:>16}: {sum}");
+            }
+            println!("{} seeds, nothing found", seeds.end - seeds.start);
+            // A simulator in which nothing happens proves nothing.
+            let something = sums.0[..Sums::NAMES.len() - 1].iter().all(|sum| *sum > 0);
+            assert!(something || seeds.end - seeds.start < 100, "{sums:?}");
+        }
+        Err(failure) => panic!(
+            "seed {seed}: {what}\nonce more: SIM_SEED={seed} cargo test{profile} -p vectorizer-replication --lib \
+             sim::tests::whatever -- --nocapture",
+            seed = failure.seed,
+            what = failure.what,
+            profile = if cfg!(debug_assertions) {
+                ""
+            } else {
+                " --release"
+            },
+        ),
     }
-    println!(
-        "acknowledged, switchovers, failovers, retakes, partial, full, truncations, given up: {sums:?}"
-    );
-    // A simulator in which nothing happens proves nothing.
-    assert!(sums[..7].iter().all(|sum| *sum > 0), "{sums:?}");
 }
 
 #[test]
 fn a_seed_is_one_run_exactly() {
-    for seed in 0..3 {
-        assert_eq!(run(seed).0, run(seed).0);
+    for seed in 0..5 {
+        assert_eq!(run(seed).trace, run(seed).trace);
     }
-    assert_ne!(run(0).0, run(1).0);
+    assert_ne!(run(0).trace, run(1).trace);
+}
+
+#[test]
+fn wall_clocks_that_jump_change_nothing_but_the_times_that_are_written_down() {
+    for seed in 0..20 {
+        let course = Course::of(seed);
+        let with = World::new(seed, course).run();
+        let jumps = false;
+        let without = World::new(seed, Course { jumps, ..course }).run();
+        assert_eq!(with.shape, without.shape, "seed {seed}");
+        assert_eq!(with.checks.acknowledged, without.checks.acknowledged);
+    }
 }
 
 /// Runs seeds with a defect until one of them is stopped by a check, and says by which.
 fn caught(breakage: Breakage) -> Option<(u64, String)> {
     (0..60).find_map(|seed| {
-        let outcome = catch_unwind(AssertUnwindSafe(|| with(breakage, || run(seed))));
-        let panic = outcome.err()?;
-        let text = panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-        Some((seed, text.unwrap_or_default()))
+        let outcome = attempt(|| with(breakage, || run(seed)));
+        Some((seed, outcome.err()?))
     })
 }
 
