@@ -24,6 +24,8 @@ pub use flags::{CommandLine, Flags};
 pub use layers::Problem;
 pub use values::{Address, AddressError};
 
+use vectorizer_replication::concern::Level;
+
 use keys::{KEYS, find};
 use layers::{Layers, suspicious};
 use values::Reader;
@@ -115,6 +117,12 @@ pub struct Replication {
     pub log_size: u64,
     /// Time between a replica's attempts to connect.
     pub reconnect_interval: Duration,
+    /// Replicas that must hold a write before it is answered. Under Kubernetes the least, when the Lease says less.
+    pub write_acks: u32,
+    /// What a replica has to have done with it.
+    pub write_level: Level,
+    /// How long a write waits for them, before its outcome is answered as unknown.
+    pub write_timeout: Duration,
     /// What both sides of a link prove to know.
     pub token: Option<Credential>,
 }
@@ -264,6 +272,12 @@ impl Config {
         };
         let replication = sections::replication(&mut reader);
         let storage = sections::storage(&mut reader);
+        if replication.write_acks > 0 && storage.durability != Durability::Always {
+            reader.refuse(
+                "replication.write_acks",
+                "needs storage.durability: always, as an acknowledged write must be on this node's disk as well",
+            );
+        }
         if replication.enabled && replication.token.is_none() {
             warnings.push(
                 "replication.token_file is not set: whoever reaches the replication port can read everything".to_owned(),

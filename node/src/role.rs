@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 pub use vectorizer_replication::command::{HandedOver, Standing};
-use vectorizer_replication::position::History;
+use vectorizer_replication::position::{History, Position};
 
 const MAGIC: &[u8; 8] = b"VECROLE\0";
 const VERSION: u32 = 1;
@@ -45,6 +45,9 @@ pub struct RoleState {
     pub handed_over: Option<HandedOver>,
     /// The epochs of the log.
     pub history: History,
+    /// The last position that enough replicas were known to hold. Nothing up to there is ever given up.
+    #[serde(default)]
+    pub covered: Position,
     /// The directory `gen-<n>` that holds checkpoints and journal.
     pub generation: u64,
     /// Whether that generation is a usable copy: false on a new volume until it was initialized or synced.
@@ -61,6 +64,7 @@ impl RoleState {
             standing: Standing::Unassigned,
             handed_over: None,
             history: History::default(),
+            covered: Position::ZERO,
             generation: 1,
             has_data: false,
         }

@@ -98,6 +98,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         .await
         .map_err(|source| cannot_listen(&config.server.bind_address, "REST", source))?;
     let context = LinkContext::new(writer.clone(), store.clone(), link_options(&config));
+    context.table.set_level(config.replication.write_level);
+    context.table.set_least(config.replication.write_acks);
     let mut background = Vec::new();
     let mut replication_address = None;
     if config.replication.enabled {
@@ -111,6 +113,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     }
     background.push(tokio::spawn(leadership.clone().run(
         writer.clone(),
+        context.table.clone(),
         pulse.clone(),
         was_master,
     )));

@@ -150,6 +150,9 @@ pub enum SinkError {
     /// The bytes do not continue this node's log, or cannot be applied: this replica stops until it is resynced.
     #[error("what the master sent does not fit: {0}")]
     Mismatch(String),
+    /// The master would have this node give up operations that enough replicas were known to hold.
+    #[error("{0}")]
+    Covered(String),
     /// The writer has stopped.
     #[error("the node is stopping")]
     Stopping,
@@ -198,6 +201,11 @@ enum Job {
     SnapshotEnd {
         session: SessionId,
         trailer: SnapshotTrailer,
+        reply: Reply<Result<(), SinkError>>,
+    },
+    Covered {
+        session: SessionId,
+        offset: u64,
         reply: Reply<Result<(), SinkError>>,
     },
     Command(Command, Reply<Result<(), ApiError>>),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use kube::Client;
 use uuid::Uuid;
 use vectorizer_api::client::{ClientError, Timeouts};
-use vectorizer_api::control::{Fence, Follow, Handover, Initialize, Promote, State};
+use vectorizer_api::control::{Fence, Follow, Handover, Initialize, Members, Promote, State};
 use vectorizer_api::position::Position;
 
 use crate::crd::{ClusterStatus, VectorizerCluster};
@@ -234,6 +234,22 @@ async fn carry_out(
                 master_url: master_url.clone(),
             };
             let outcome = said("follow", peer, node(to, peer).follow(&command).await).map(drop);
+            done.forgive(outcome)
+        }
+        Step::Members {
+            to: peer,
+            epoch,
+            concern,
+            deadline_ms,
+        } => {
+            let command = Members {
+                cluster: peer.cluster,
+                epoch: *epoch,
+                members: concern.members.iter().copied().collect(),
+                acks: concern.acks,
+                deadline_ms: *deadline_ms,
+            };
+            let outcome = said("members", peer, node(to, peer).members(&command).await).map(drop);
             done.forgive(outcome)
         }
         Step::Label {

@@ -29,7 +29,7 @@ pub use amount::Amount;
 pub use rules::{RULES, Rule, definition, yaml};
 pub use status::{
     ClusterStatus, Initialization, LastPromotion, MasterStatus, NodeRole, NodeStatus, NodeSync,
-    Phase, PromotionReason, PromotionResult, TargetStatus, TargetStep,
+    Phase, PromotionReason, PromotionResult, RecordedConcern, TargetStatus, TargetStep,
 };
 
 /// A Vectorizer master with read replicas.
@@ -143,6 +143,10 @@ pub struct VectorizerClusterSpec {
     /// Settings of the replication, named as in the node's configuration.
     #[serde(default)]
     pub replication: Replication,
+    /// How many replicas must hold a write before it is answered. Without it, none: a master that is lost may take along
+    /// what no replica had yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_concern: Option<WriteConcern>,
     /// Which replicas take part in reads.
     #[serde(default)]
     pub reads: Reads,
@@ -253,6 +257,47 @@ impl Default for Replication {
             reconnect_interval_secs: 5,
         }
     }
+}
+
+/// How many replicas must hold a write before it is answered.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WriteConcern {
+    /// Replicas that must hold a write besides the master. A failover then needs so many nodes that one of them holds
+    /// every acknowledged write: all but this many of those that belong to the cluster.
+    #[schemars(range(min = 0, max = 9))]
+    pub acks: u32,
+    /// What a replica must have done with it.
+    #[serde(default)]
+    pub level: WriteLevel,
+    /// Seconds that a write waits for them, before it is answered that its outcome is unknown.
+    #[serde(default = "default_write_timeout")]
+    #[schemars(range(min = 1, max = 600))]
+    pub timeout_secs: u32,
+}
+
+/// What a replica must have done with a write.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema)]
+pub enum WriteLevel {
+    /// It is on its disk.
+    #[default]
+    Durable,
+    /// It is on its disk, and whoever reads there sees it.
+    Applied,
+}
+
+impl WriteLevel {
+    /// The word in the node's configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            WriteLevel::Durable => "durable",
+            WriteLevel::Applied => "applied",
+        }
+    }
+}
+
+fn default_write_timeout() -> u32 {
+    10
 }
 
 /// Which replicas take part in reads.

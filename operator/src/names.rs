@@ -90,6 +90,7 @@ pub mod reason {
     pub const PROMOTION_STARTED: &str = "PromotionStarted";
     pub const PROMOTION_SUCCEEDED: &str = "PromotionSucceeded";
     pub const PROMOTION_WAITS: &str = "PromotionWaits";
+    pub const WRITE_CONCERN_PENDING: &str = "WriteConcernPending";
     pub const RECOVERING: &str = "Recovering";
     pub const REPLICAS_BEHIND: &str = "ReplicasBehind";
     pub const REPLICAS_CONNECTED: &str = "ReplicasConnected";

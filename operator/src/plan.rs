@@ -6,9 +6,10 @@
 //! command may be repeated.
 //!
 //! `primary` finds out who is master and starts changes of it, `start` handles the first start and the recovery of data
-//! found, `switchover` and `failover` carry changes on, `members` keeps labels and followers right, `rollout` everything
+//! found, `switchover` and `failover` carry changes on, `members` keeps labels and followers right, `concern` the write concern, `rollout` everything
 //! about objects, volumes and pods, `status` puts it into words.
 
+mod concern;
 mod failover;
 mod members;
 mod primary;
@@ -22,10 +23,13 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use uuid::Uuid;
+use vectorizer_api::concern::Concern;
 use vectorizer_api::lease::Grant;
 use vectorizer_api::position::Position;
 
-use crate::crd::{ClusterStatus, Initialization, LastPromotion, MasterStatus, TargetStatus};
+use crate::crd::{
+    ClusterStatus, Initialization, LastPromotion, MasterStatus, RecordedConcern, TargetStatus,
+};
 use crate::render::Object;
 use crate::world::{Member, ObjectRef, World};
 
@@ -74,6 +78,7 @@ pub struct Memory {
     pub target: Option<TargetStatus>,
     pub last_promotion: Option<LastPromotion>,
     pub handled_requests: Vec<String>,
+    pub write_concern: Option<RecordedConcern>,
 }
 
 impl Memory {
@@ -87,6 +92,7 @@ impl Memory {
             target: status.target.clone(),
             last_promotion: status.last_promotion.clone(),
             handled_requests: status.handled_requests.clone(),
+            write_concern: status.write_concern.clone(),
         }
     }
 
@@ -100,6 +106,7 @@ impl Memory {
             target,
             last_promotion,
             handled_requests,
+            write_concern,
         } = self.clone();
         status.image = image;
         status.cluster = cluster;
@@ -108,6 +115,7 @@ impl Memory {
         status.target = target;
         status.last_promotion = last_promotion;
         status.handled_requests = handled_requests;
+        status.write_concern = write_concern;
     }
 
     /// Remembers that a request was dealt with.
@@ -180,6 +188,17 @@ pub enum Step {
         master_address: String,
         /// The master's REST address.
         master_url: String,
+    },
+    /// Change who belongs to the cluster, and how many replicas must hold a write.
+    Members {
+        /// The master.
+        to: Peer,
+        /// Its epoch.
+        epoch: u64,
+        /// What is wanted.
+        concern: Concern,
+        /// How long it may take, in ms.
+        deadline_ms: u64,
     },
     /// Label a pod.
     Label {
@@ -279,6 +298,7 @@ pub(crate) enum Severity {
 /// Decides what to do next.
 pub fn plan(world: &World) -> Plan {
     let mut draft = Draft::new(world);
+    concern::remember(&mut draft);
     if draft.memory.image.is_none() && world.cluster.spec.image.is_none() {
         draft.memory.image = Some(world.default_image.clone());
     }
@@ -294,6 +314,7 @@ pub fn plan(world: &World) -> Plan {
         if draft.memory.target.is_none() && draft.memory.master.is_some() && !draft.crowned {
             members::follow(&mut draft);
             members::label(&mut draft);
+            concern::settle(&mut draft);
         }
         rollout::pods(&mut draft);
         rollout::claims(&mut draft);
@@ -370,6 +391,26 @@ impl<'w> Draft<'w> {
 
     fn time(&self) -> Time {
         Time(self.world.now)
+    }
+
+    /// Members and acknowledgements on record: from the Lease, or, when somebody deleted that, from the master or from
+    /// what was remembered.
+    fn recorded_concern(&self) -> Concern {
+        if let Some(grant) = self.world.lease.grant() {
+            return grant.concern.clone();
+        }
+        let master = self.world.members.iter().find(|m| m.is_master());
+        match master.and_then(Member::state) {
+            Some(state) => Concern {
+                members: state.members.iter().copied().collect(),
+                acks: state.acks,
+            },
+            None => self
+                .memory
+                .write_concern
+                .clone()
+                .map_or_else(Concern::default, Into::into),
+        }
     }
 
     /// How to reach a member; `None` without an address, or before the cluster has an identity.

@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use vectorizer_replication::position::Position;
 
-use crate::control::{Fence, Follow, Handover, Initialize, Promote, State};
+use crate::control::{Fence, Follow, Handover, Initialize, Members, Promote, State};
 use crate::error::ApiError;
 use crate::replication::{Configure, Configured, Replicas, Stats, Status};
 use crate::{POSITION_HEADER, ROLE_HEADER};
@@ -232,6 +232,11 @@ impl Client {
     /// `POST /control/follow`.
     pub async fn follow(&self, command: &Follow) -> Result<State, ClientError> {
         self.post("/control/follow", command).await
+    }
+
+    /// `POST /control/members`.
+    pub async fn members(&self, command: &Members) -> Result<State, ClientError> {
+        self.post("/control/members", command).await
     }
 
     /// `GET /replication/status`.

@@ -50,6 +50,15 @@ pub struct State {
     pub master_address: Option<String>,
     /// On a replica, whether its session is live; on a master, true.
     pub connected: bool,
+    /// On a master, the node ids on record as members; empty before they were recorded, and without Kubernetes.
+    #[serde(default)]
+    pub members: Vec<Uuid>,
+    /// On a master, the acknowledgements on record.
+    #[serde(default)]
+    pub acks: u32,
+    /// On a master, the offset up to which that many replicas have acknowledged; 0 while none are asked for.
+    #[serde(default)]
+    pub covered: u64,
     /// Version of the node's program.
     pub version: String,
 }
@@ -120,6 +129,25 @@ pub struct Follow {
     pub master_address: String,
     /// The master's REST address, `http://host:port`: named in refusals, and where held writes are forwarded.
     pub master_url: String,
+}
+
+/// `POST /control/members`: who belongs to the cluster, and how many replicas must hold a write before it is answered.
+///
+/// Answered when it is recorded in the Lease. Refused, and nothing has changed, when that cannot be brought about.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Members {
+    /// The cluster meant.
+    pub cluster: Uuid,
+    /// The master's epoch.
+    pub epoch: u64,
+    /// Node ids, the master's own among them.
+    pub members: Vec<Uuid>,
+    /// At most as many as there are members besides the master.
+    pub acks: u32,
+    /// How long it may take until what is in the log has been acknowledged that way, in ms.
+    pub deadline_ms: u64,
 }
 
 /// Answer of every command: the state after it.

@@ -2,11 +2,13 @@
 //!
 //! `spec.holderIdentity` is the pod's name; everything else stands in annotations. The operator grants by writing all
 //! of it at once; the node renews `spec.renewTime` and, after a restart of its own, takes the next epoch by replacing
-//! exactly the version that it read. Every change is a compare-and-swap on the Lease's resourceVersion.
+//! exactly the version that it read. Members and acknowledgements are changed by the master during its epoch, and carried
+//! over unchanged by whoever else writes. Every change is a compare-and-swap on the Lease's resourceVersion.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
+use vectorizer_replication::concern::Concern;
 
 /// Annotation: durable identity of the holder, or empty when the Lease is vacant.
 pub const NODE_ID: &str = "vectorizer.hivellm.io/node-id";
@@ -16,6 +18,11 @@ pub const BOOT_ID: &str = "vectorizer.hivellm.io/boot-id";
 pub const EPOCH: &str = "vectorizer.hivellm.io/epoch";
 /// Annotation: the cluster's identity.
 pub const CLUSTER: &str = "vectorizer.hivellm.io/cluster";
+
+/// Annotation: node ids of the members, separated by commas; empty until they were recorded for the first time.
+pub const MEMBERS: &str = "vectorizer.hivellm.io/members";
+/// Annotation: replicas that must hold a write before it is answered.
+pub const ACKS: &str = "vectorizer.hivellm.io/acks";
 
 /// How often a master renews, in ms.
 pub const RENEW_EVERY_MS: u64 = 2_000;
@@ -33,6 +40,8 @@ pub struct Grant {
     pub epoch: u64,
     /// The holder; `None` when vacant.
     pub holder: Option<Holder>,
+    /// Who belongs to the cluster, and how many replicas must hold a write before it is answered.
+    pub concern: Concern,
 }
 
 /// Who holds it.
@@ -75,15 +84,19 @@ impl Grant {
             cluster: field(annotations, CLUSTER, "a UUID")?,
             epoch: field(annotations, EPOCH, "a whole number")?,
             holder,
+            concern: concern(annotations)?,
         })
     }
 
     /// The annotations that say this; the holder's are empty when vacant, so that applying them clears the old ones.
     pub fn annotations(&self) -> BTreeMap<String, String> {
         let holder = self.holder.as_ref();
+        let members: Vec<_> = self.concern.members.iter().map(Uuid::to_string).collect();
         BTreeMap::from([
             (CLUSTER.to_owned(), self.cluster.to_string()),
             (EPOCH.to_owned(), self.epoch.to_string()),
+            (ACKS.to_owned(), self.concern.acks.to_string()),
+            (MEMBERS.to_owned(), members.join(",")),
             (
                 NODE_ID.to_owned(),
                 holder.map(|h| h.node_id.to_string()).unwrap_or_default(),
@@ -102,6 +115,32 @@ impl Grant {
             .map(|h| h.pod.clone())
             .unwrap_or_default()
     }
+}
+
+/// A Lease without these annotations is one from before a write concern was asked for.
+fn concern(annotations: &BTreeMap<String, String>) -> Result<Concern, GrantError> {
+    let acks = match annotations.get(ACKS) {
+        None => 0,
+        Some(_) => field(annotations, ACKS, "a whole number")?,
+    };
+    let text = annotations.get(MEMBERS).map_or("", String::as_str);
+    let ids = text.split(',').filter(|id| !id.is_empty());
+    let members: Result<BTreeSet<Uuid>, _> = ids.map(str::parse).collect();
+    let members = members.map_err(|_| GrantError {
+        key: MEMBERS,
+        found: format!("`{text}`"),
+        expected: "UUIDs, separated by commas",
+    })?;
+    let concern = Concern { members, acks };
+    // As many as there are members would never be reached: nobody wrote that.
+    if usize::try_from(acks).map_or(true, |acks| acks > 0 && acks >= concern.members.len()) {
+        return Err(GrantError {
+            key: ACKS,
+            found: format!("`{acks}`"),
+            expected: "less than the number of members",
+        });
+    }
+    Ok(concern)
 }
 
 fn field<T: std::str::FromStr>(
@@ -130,6 +169,10 @@ mod tests {
                 node_id: Uuid::from_u128(2),
                 boot_id: Uuid::from_u128(3),
             }),
+            concern: Concern {
+                members: [2, 4, 5].map(Uuid::from_u128).into(),
+                acks: 1,
+            },
         }
     }
 
@@ -174,6 +217,9 @@ mod tests {
             (EPOCH, None, "a whole number"),
             (NODE_ID, Some(""), "a UUID"),
             (BOOT_ID, None, "a UUID"),
+            (ACKS, Some("one"), "a whole number"),
+            (ACKS, Some("3"), "less than the number of members"),
+            (MEMBERS, Some("a,b"), "UUIDs, separated by commas"),
         ] {
             let mut annotations = granted().annotations();
             match value {
@@ -187,6 +233,15 @@ mod tests {
             let found = value.unwrap_or("missing");
             assert!(error.contains(found), "{error}");
         }
+    }
+
+    #[test]
+    fn a_lease_from_before_a_write_concern_was_asked_for_asks_for_none() {
+        let mut annotations = granted().annotations();
+        annotations.remove(ACKS);
+        annotations.remove(MEMBERS);
+        let read = Grant::parse(Some("vc-master-0"), &annotations).unwrap();
+        assert_eq!(read.concern, Concern::default());
     }
 
     #[test]

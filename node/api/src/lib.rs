@@ -12,6 +12,8 @@ pub mod replication;
 #[cfg(feature = "client")]
 pub mod client;
 
+/// Write concern, as the Lease records it.
+pub use vectorizer_replication::concern;
 /// Positions in the log, which several answers contain.
 pub use vectorizer_replication::position;
 
@@ -19,5 +21,7 @@ pub use vectorizer_replication::position;
 pub const ROLE_HEADER: &str = "x-vectorizer-role";
 /// Answer header: the position, `<epoch>.<offset>`. After a write, that of the write; otherwise what the node has applied.
 pub const POSITION_HEADER: &str = "x-vectorizer-position";
+/// Request header of a write: replicas that must hold it before it is answered, when more than the cluster asks for.
+pub const ACKS_HEADER: &str = "x-vectorizer-acks";
 /// Request header of a forwarded write, so that it is never forwarded twice.
 pub const FORWARDED_HEADER: &str = "x-vectorizer-forwarded";

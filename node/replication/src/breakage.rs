@@ -34,6 +34,8 @@ pub(crate) enum Breakage {
     UnboundedWindow,
     /// What was taken over of the log is not looked at: every reconnect is a full sync.
     AlwaysSnapshot,
+    /// One acknowledgement counts as however many were asked for.
+    CountOneAckForAll,
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod auth;
 pub mod batch;
 mod breakage;
 pub mod command;
+pub mod concern;
 pub mod frame;
 pub mod handshake;
 pub mod lag;

@@ -136,6 +136,11 @@ impl History {
         }
     }
 
+    /// The first offset of the last epoch; 0 when there is none.
+    pub fn last_first_offset(&self) -> u64 {
+        self.0.last().map_or(0, |e| e.first_offset)
+    }
+
     /// Forgets epochs that begin after `offset`.
     pub fn truncate(&mut self, offset: u64) {
         self.0.retain(|e| e.first_offset <= offset);

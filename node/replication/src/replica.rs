@@ -122,6 +122,8 @@ pub enum Output {
         /// Whether by a snapshot.
         full: bool,
     },
+    /// Enough replicas hold everything up to this offset, this node among them: it is never given up again.
+    Covered(u64),
     /// The digest at this position, where this node stands now, must be this.
     CheckDigest {
         /// The position.
@@ -178,6 +180,7 @@ pub struct ReplicaSession {
     applied: Position,
     master_end: Position,
     digest: Option<(Position, u128)>,
+    covered: u64,
 }
 
 impl ReplicaSession {
@@ -206,6 +209,7 @@ impl ReplicaSession {
             applied: Position::ZERO,
             master_end: Position::ZERO,
             digest: None,
+            covered: 0,
             config,
         }
     }
@@ -392,6 +396,12 @@ impl ReplicaSession {
         self.master_end = self.master_end.max(beat.end);
         self.digest = beat.digest;
         self.check_digest();
+        let covered = beat.covered.min(self.ack.durable);
+        let own = matches!(self.phase, Phase::Streaming) && self.installing.is_none();
+        if own && covered > self.covered {
+            self.covered = covered;
+            self.out.push_back(Output::Covered(covered));
+        }
     }
 
     fn progress(&mut self, durable: u64, applied: Position, syncing: bool) {

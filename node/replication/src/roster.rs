@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use crate::breakage::{self, Breakage};
+use crate::concern::{Coverage, Level};
 use crate::lag::AppendTimes;
 use crate::master::Peer;
 use crate::message::Ack;
@@ -188,6 +189,16 @@ impl Roster {
         counts.then_some(entry.ack.durable)
     }
 
+    /// How far the replicas are that `counts` names: those with a live session and a whole copy.
+    pub fn coverage(&self, level: Level, counts: impl Fn(Uuid) -> bool) -> Coverage {
+        let dead = breakage::on(Breakage::CountDeadReplicas);
+        let acknowledge = |(id, e): (&Uuid, &Entry)| {
+            let live = (e.session.is_some() || dead) && !e.syncing;
+            (live && counts(*id)).then(|| level.of(e.ack))
+        };
+        Coverage::new(self.entries.iter().filter_map(acknowledge).collect())
+    }
+
     /// All replicas as of `now`, ordered by id.
     pub fn list(&self, now: Millis) -> Vec<View> {
         self.entries.values().map(|e| self.view(e, now)).collect()
@@ -320,6 +331,21 @@ mod tests {
         let view = only(&roster, 10_000);
         assert_eq!((view.lag_ms, view.lag_operations), (9_000, 20));
         assert_eq!(view.health, Health::Lagging);
+    }
+
+    #[test]
+    fn only_connected_replicas_that_count_and_hold_a_whole_copy_acknowledge() {
+        let mut roster = Roster::default();
+        let mut sessions = Vec::new();
+        for (id, syncing) in [(1, false), (2, false), (3, true), (4, false)] {
+            let ack = applied(10 * id as u64);
+            sessions.push(roster.joined(peer(id), String::new(), syncing, ack, 0, 0));
+        }
+        roster.left(Uuid::from_u128(4), sessions[3]);
+        let all = roster.coverage(Level::Durable, |_| true);
+        assert_eq!(all, Coverage::new(vec![10, 20]));
+        let one = roster.coverage(Level::Applied, |id| id == ID);
+        assert_eq!(one, Coverage::new(vec![10]));
     }
 
     #[test]

@@ -69,6 +69,13 @@ pub(super) const KEYS: &[Key] = &[
         Some("REPLICATION_RECONNECT_INTERVAL"),
         None,
     ),
+    key(
+        "replication.write_acks",
+        Some("REPLICATION_WRITE_ACKS"),
+        None,
+    ),
+    key("replication.write_level", None, None),
+    key("replication.write_timeout_secs", None, None),
     key("replication.token_file", None, None),
     key("storage.durability", None, None),
     key("storage.segment_bytes", None, None),

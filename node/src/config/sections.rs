@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use vectorizer_replication::concern::Level;
+
 use super::values::Reader;
 use super::{
     Address, Credential, DEFAULT_DATA_DIR, Durability, Kubernetes, Node, Replication, Server,
@@ -161,6 +163,17 @@ pub(super) fn replication(reader: &mut Reader<'_>) -> Replication {
             .number("replication.log_size", 1..=1_000_000_000)
             .unwrap_or(1_000_000),
         reconnect_interval: seconds(reader, "replication.reconnect_interval_secs", 1, 5),
+        write_acks: reader
+            .number("replication.write_acks", 0..=255)
+            .and_then(|acks| u32::try_from(acks).ok())
+            .unwrap_or(0),
+        write_level: reader
+            .word(
+                "replication.write_level",
+                &[("durable", Level::Durable), ("applied", Level::Applied)],
+            )
+            .unwrap_or_default(),
+        write_timeout: seconds(reader, "replication.write_timeout_secs", 1, 10),
         token: read_credential(reader, "replication.token_file"),
     }
 }

@@ -3,14 +3,22 @@
 
 use axum::Json;
 use axum::extract::State as From;
-use vectorizer_api::control::{Fence, Follow, Handover, Initialize, Promote, State};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use vectorizer_api::control::{Fence, Follow, Handover, Initialize, Members, Promote, State};
+use vectorizer_api::error::{ApiError, ErrorCode};
 use vectorizer_api::replication::Role;
 use vectorizer_replication::command::Command;
+use vectorizer_replication::concern::Concern;
 
 use super::Api;
 use super::answer::Refusal;
 use super::body::Input;
-use crate::config::Address;
+use crate::config::{Address, Durability};
+
+/// A change of members may wait for acknowledgements no longer than this.
+const LONGEST_CHANGE: Duration = Duration::from_secs(30);
 
 type Answer = Result<Json<State>, Refusal>;
 
@@ -19,7 +27,12 @@ pub(super) async fn state(From(api): From<Api>) -> Json<State> {
     let now = api.writer.state().borrow().clone();
     let progress = *api.writer.progress().borrow();
     let is_master = now.role == Role::Master;
+    let record = api.replicas.with_membership(|m| m.on_record().clone());
+    let record = record.filter(|_| is_master).unwrap_or_default();
     Json(State {
+        members: record.members.into_iter().collect(),
+        acks: record.acks,
+        covered: if is_master { api.replicas.covered() } else { 0 },
         node: api.config.node.name.clone(),
         node_id: now.node_id,
         boot_id: now.boot_id,
@@ -42,7 +55,7 @@ pub(super) async fn state(From(api): From<Api>) -> Json<State> {
 /// `POST /control/initialize`.
 pub(super) async fn initialize(From(api): From<Api>, Input(wish): Input<Initialize>) -> Answer {
     let Initialize { cluster, epoch } = wish;
-    api.leadership.confirm(epoch).await?;
+    confirm(&api, epoch).await?;
     command(api, Command::Initialize { cluster, epoch }).await
 }
 
@@ -62,7 +75,7 @@ pub(super) async fn handover(From(api): From<Api>, Input(wish): Input<Handover>)
 /// `POST /control/promote`.
 pub(super) async fn promote(From(api): From<Api>, Input(wish): Input<Promote>) -> Answer {
     let Promote { cluster, epoch, at } = wish;
-    api.leadership.confirm(epoch).await?;
+    confirm(&api, epoch).await?;
     command(api, Command::Promote { cluster, epoch, at }).await
 }
 
@@ -91,6 +104,46 @@ pub(super) async fn follow(From(api): From<Api>, Input(wish): Input<Follow>) -> 
         master_url: Some(format!("http://{address}")),
     };
     command(api, follow).await
+}
+
+/// `POST /control/members`.
+pub(super) async fn members(From(api): From<Api>, Input(wish): Input<Members>) -> Answer {
+    tracing::info!(command = ?wish, "role command");
+    let given = wish.members.len();
+    let concern = Concern {
+        members: wish.members.into_iter().collect::<BTreeSet<_>>(),
+        acks: wish.acks,
+    };
+    if concern.members.len() != given {
+        return Err(Refusal::invalid("members", "names a node twice"));
+    }
+    {
+        let state = api.writer.state();
+        let now = state.borrow();
+        if now.cluster != Some(wish.cluster) || now.master_epoch != wish.epoch {
+            let message = format!(
+                "this node is not master in epoch {} of cluster {}",
+                wish.epoch, wish.cluster
+            );
+            return Err(ApiError::new(ErrorCode::Conflict, message).into());
+        }
+    }
+    if concern.acks > 0 && api.config.storage.durability != Durability::Always {
+        let message = "needs storage.durability: always, as an acknowledged write must be on this node's disk as well";
+        return Err(Refusal::invalid("acks", message));
+    }
+    let deadline = Duration::from_millis(wish.deadline_ms).min(LONGEST_CHANGE);
+    let changed =
+        api.leadership
+            .change_members(wish.epoch, &concern, &api.writer, &api.replicas, deadline);
+    changed.await?;
+    Ok(state(From(api)).await)
+}
+
+async fn confirm(api: &Api, epoch: u64) -> Result<(), ApiError> {
+    api.leadership
+        .confirm(epoch, &api.writer, &api.replicas)
+        .await
 }
 
 async fn command(api: Api, command: Command) -> Answer {

@@ -1,6 +1,6 @@
 //! The table of endpoints.
 
-use vectorizer_api::control::{Fence, Follow, Handover, Initialize, Promote, State};
+use vectorizer_api::control::{Fence, Follow, Handover, Initialize, Members, Promote, State};
 use vectorizer_api::data::*;
 use vectorizer_api::replication::{Configure, Configured, Replicas, Stats, Status};
 
@@ -117,6 +117,12 @@ fn of_the_node() -> Vec<Endpoint> {
             control::follow,
         ))
         .takes::<Follow>(),
+        commanded(Endpoint::post(
+            "/control/members",
+            "Change who belongs to the cluster, and how many replicas must hold a write",
+            control::members,
+        ))
+        .takes::<Members>(),
     ]
 }
 

@@ -7,16 +7,17 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use vectorizer_api::error::{ApiError, ErrorCode};
-use vectorizer_api::{FORWARDED_HEADER, POSITION_HEADER, ROLE_HEADER};
+use vectorizer_api::{ACKS_HEADER, FORWARDED_HEADER, POSITION_HEADER, ROLE_HEADER};
 
 use super::Api;
 use super::answer::refuse;
 
 /// Headers of the request that are passed on.
-const ASKED: [HeaderName; 3] = [
+const ASKED: [HeaderName; 4] = [
     AUTHORIZATION,
     CONTENT_TYPE,
     HeaderName::from_static("x-api-key"),
+    HeaderName::from_static(ACKS_HEADER),
 ];
 /// Headers of the answer that are passed back.
 const ANSWERED: [HeaderName; 4] = [

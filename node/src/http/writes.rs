@@ -1,5 +1,8 @@
 //! Writes: carried out by the master, refused by a replica, held while another node takes over and forwarded to it
 //! afterwards, so that a planned switchover costs its clients a pause and no errors.
+//!
+//! A write that waits for acknowledgements is admitted only while enough replicas are in sync, and is answered once they
+//! hold it.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +12,12 @@ use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::Response;
 use serde_json::json;
-use vectorizer_api::FORWARDED_HEADER;
 use vectorizer_api::error::{ApiError, ErrorCode};
 use vectorizer_api::replication::Role;
+use vectorizer_api::{ACKS_HEADER, FORWARDED_HEADER};
 
 use super::Api;
-use super::answer::{Held, Refusal, refuse};
+use super::answer::{Held, Refusal, invalid, refuse};
 use super::forward::{Forwarded, forward};
 use crate::writer::{NodeState, WriteReply, WriteRequest};
 
@@ -24,6 +27,15 @@ const LONGEST_HOLD: Duration = Duration::from_secs(30);
 const FORWARD_FOR: Duration = Duration::from_secs(30);
 /// A held write looks at the state at least so often, even when nothing is published.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// For so long after this node became master, its replicas are waited for instead of refusing writes at once: they
+/// connect to it only now.
+const GATHERING: Duration = Duration::from_secs(15);
+
+tokio::task_local! {
+    /// Acknowledgements that the request itself asks for.
+    static ASKED: u32;
+}
 
 /// Where a write goes.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,13 +82,27 @@ fn not_master(state: &NodeState) -> ApiError {
 pub(super) async fn admit(api: &Api, parts: Parts, bytes: Bytes, next: Next) -> Response {
     let deadline = Instant::now() + LONGEST_HOLD;
     let forwarded = parts.headers.contains_key(FORWARDED_HEADER);
+    let asked = match asked(&parts) {
+        Ok(asked) => asked,
+        Err(error) => return refuse(&error),
+    };
     let mut states = api.writer.state();
+    let mut replicas = api.replicas.changed();
     loop {
         let state = states.borrow_and_update().clone();
+        replicas.mark_unchanged();
         match way(&state, forwarded) {
+            Way::Here if short_of(api, asked).is_some() => {
+                let gathering = state
+                    .master_since
+                    .is_some_and(|at| at.elapsed() < GATHERING);
+                if let (false, Some(error)) = (gathering, short_of(api, asked)) {
+                    return refuse(&error);
+                }
+            }
             Way::Here => {
                 let request = Request::from_parts(parts.clone(), Body::from(bytes.clone()));
-                let answer = next.clone().run(request).await;
+                let answer = ASKED.scope(asked, next.clone().run(request)).await;
                 if answer.extensions().get::<Held>().is_none() {
                     return answer;
                 }
@@ -98,15 +124,84 @@ pub(super) async fn admit(api: &Api, parts: Parts, bytes: Bytes, next: Next) -> 
             ));
         }
         // Only the deadline ends the wait: a writer that has gone is met by the handler.
-        let _ = tokio::time::timeout(LOOK_EVERY, states.changed()).await;
+        let _ = tokio::time::timeout(LOOK_EVERY, async {
+            tokio::select! {
+                changed = states.changed() => changed,
+                changed = replicas.changed() => changed,
+            }
+        })
+        .await;
     }
+}
+
+/// Acknowledgements that a request asks for by its header; 0 without.
+fn asked(parts: &Parts) -> Result<u32, ApiError> {
+    let Some(value) = parts.headers.get(ACKS_HEADER) else {
+        return Ok(0);
+    };
+    let number = value.to_str().ok().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| invalid(ACKS_HEADER, "expected a whole number, such as 1"))
+}
+
+/// Why a write cannot be acknowledged by as many replicas as it needs; `None` when it can.
+fn short_of(api: &Api, asked: u32) -> Option<ApiError> {
+    let acks = asked.max(api.replicas.acks());
+    if acks == 0 {
+        return None;
+    }
+    let in_sync = api.replicas.in_sync();
+    let short = usize::try_from(acks).map_or(true, |acks| in_sync < acks);
+    short.then(|| {
+        ApiError::new(
+            ErrorCode::NotEnoughReplicas,
+            format!(
+                "{acks} acknowledgements are asked for and {in_sync} replicas are in sync; nothing was written, send the request again"
+            ),
+        )
+    })
+}
+
+/// Waits until enough replicas have acknowledged a write that is durable here.
+async fn acknowledged(api: &Api, reply: &WriteReply) -> Result<(), Refusal> {
+    // Looked at only now: a write that comes after a change of the cluster's number is held to the new one.
+    let acks = ASKED
+        .try_with(|asked| *asked)
+        .unwrap_or(0)
+        .max(api.replicas.acks());
+    if acks == 0 {
+        return Ok(());
+    }
+    let time = api.config.replication.write_timeout;
+    let position = reply.position;
+    let covered = api
+        .replicas
+        .acknowledged(position.epoch, position.offset, acks);
+    let why = match tokio::time::timeout(time, covered).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(_)) => "this node is no longer the master".to_owned(),
+        Err(_) => format!(
+            "{acks} replicas did not acknowledge it within {} s",
+            time.as_secs()
+        ),
+    };
+    let error = ApiError::new(
+        ErrorCode::OutcomeUnknown,
+        format!("the write at position {position} may or may not survive: {why}; read it back"),
+    );
+    Err(error
+        .with_details(json!({ "position": position.to_string() }))
+        .into())
 }
 
 /// Gives a write to the writer and waits for its confirmation.
 pub(super) async fn carry_out(api: &Api, request: WriteRequest) -> Result<WriteReply, Refusal> {
     let time = api.config.server.request_timeout;
     match tokio::time::timeout(time, api.writer.write(request)).await {
-        Ok(outcome) => Ok(outcome?),
+        Ok(outcome) => {
+            let reply = outcome?;
+            acknowledged(api, &reply).await?;
+            Ok(reply)
+        }
         Err(_) => Err(Refusal::new(
             ErrorCode::OutcomeUnknown,
             format!(
@@ -138,6 +233,7 @@ mod tests {
             has_data: true,
             syncing: false,
             handing_over: false,
+            master_since: None,
             handed_over_at: None,
             fault: None,
         }

@@ -10,9 +10,10 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::PostParams;
 use kube::{Api, Client};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 use vectorizer_api::lease::{Grant, GrantError, Holder, PERMIT_MS, RENEW_EVERY_MS};
+use vectorizer_replication::concern::Concern;
 
 use super::{Permit, boot_time_ms};
 
@@ -54,6 +55,7 @@ pub struct KubernetesLease {
     permit: Permit,
     /// The newest version seen. Only one request is under way at a time.
     current: Mutex<Option<Lease>>,
+    changing: Mutex<()>,
 }
 
 impl KubernetesLease {
@@ -75,7 +77,13 @@ impl KubernetesLease {
             identity,
             permit: Permit::none(),
             current: Mutex::new(None),
+            changing: Mutex::new(()),
         }
+    }
+
+    /// Held while members are being changed, which takes several requests.
+    pub(super) async fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().await
     }
 
     /// The permit that renewals extend.
@@ -83,17 +91,33 @@ impl KubernetesLease {
         self.permit.clone()
     }
 
-    /// Confirms that the Lease grants `epoch` to this process, by renewing it once. Extends the permit.
-    pub async fn confirm(&self, epoch: u64) -> Result<(), LeaseError> {
+    /// Confirms that the Lease grants `epoch` to this process, by renewing it once. Extends the permit. Returns the
+    /// members and acknowledgements on record.
+    ///
+    /// No earlier change of this process is under way any more when this answers: the renewal replaced the version that
+    /// such a change would have replaced.
+    pub async fn confirm(&self, epoch: u64) -> Result<Concern, LeaseError> {
         let mut current = self.current.lock().await;
         let lease = bounded(self.api.get(&self.name)).await?;
-        self.check(&lease, epoch)?;
+        let concern = self.check(&lease, epoch)?.concern;
+        self.replace(&mut current, lease).await?;
+        Ok(concern)
+    }
+
+    /// Records other members and acknowledgements, as the master in `epoch`. After an error other than
+    /// [`LeaseError::Conflict`] it may have been done: [`Self::confirm`] tells.
+    pub async fn record(&self, epoch: u64, concern: &Concern) -> Result<(), LeaseError> {
+        let mut current = self.current.lock().await;
+        let mut lease = bounded(self.api.get(&self.name)).await?;
+        let mut grant = self.check(&lease, epoch)?;
+        grant.concern = concern.clone();
+        annotate(&mut lease, &grant);
         self.replace(&mut current, lease).await
     }
 
     /// After a restart of a master: takes the next epoch if the Lease still names this *node*, whatever its process.
-    /// Returns the epoch taken, above `promised`, or `None` when the Lease names somebody else or nobody.
-    pub async fn retake(&self, cluster: Uuid, promised: u64) -> Result<Option<u64>, LeaseError> {
+    /// Returns what was taken, its epoch above `promised`, or `None` when the Lease names somebody else or nobody.
+    pub async fn retake(&self, cluster: Uuid, promised: u64) -> Result<Option<Grant>, LeaseError> {
         let mut current = self.current.lock().await;
         let mut lease = bounded(self.api.get(&self.name)).await?;
         let grant = parse(&lease)?;
@@ -109,17 +133,14 @@ impl KubernetesLease {
             cluster,
             epoch: grant.epoch + 1,
             holder: Some(self.identity.clone()),
+            concern: grant.concern,
         };
         let spec = lease.spec.get_or_insert_default();
         spec.holder_identity = Some(next.holder_identity());
         spec.lease_transitions = Some(spec.lease_transitions.unwrap_or(0).saturating_add(1));
-        lease
-            .metadata
-            .annotations
-            .get_or_insert_default()
-            .extend(next.annotations());
+        annotate(&mut lease, &next);
         self.replace(&mut current, lease).await?;
-        Ok(Some(next.epoch))
+        Ok(Some(next))
     }
 
     /// Renews until mastership of `epoch` is over, then revokes the permit and returns why.
@@ -168,10 +189,10 @@ impl KubernetesLease {
         }
     }
 
-    fn check(&self, lease: &Lease, epoch: u64) -> Result<(), LeaseError> {
+    fn check(&self, lease: &Lease, epoch: u64) -> Result<Grant, LeaseError> {
         let grant = parse(lease)?;
         if grant.epoch == epoch && grant.holder.as_ref() == Some(&self.identity) {
-            return Ok(());
+            return Ok(grant);
         }
         let holder = grant.holder.map_or_else(
             || "nobody".to_owned(),
@@ -206,6 +227,11 @@ impl KubernetesLease {
             Err(error) => Err(error),
         }
     }
+}
+
+fn annotate(lease: &mut Lease, grant: &Grant) {
+    let annotations = lease.metadata.annotations.get_or_insert_default();
+    annotations.extend(grant.annotations());
 }
 
 fn parse(lease: &Lease) -> Result<Grant, GrantError> {

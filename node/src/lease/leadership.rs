@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 use vectorizer_api::error::{ApiError, ErrorCode};
 use vectorizer_api::replication::Role;
 use vectorizer_replication::command::Command;
+use vectorizer_replication::concern::{Change, Concern, Membership};
 
 use super::{KubernetesLease, LeaseError, Permit, boot_time_ms};
+use crate::link::ReplicaTable;
 use crate::writer::WriterHandle;
 
 /// A writer that has not finished a drain for this long, in ms, must not be kept master by its other threads.
@@ -38,29 +40,104 @@ impl Leadership {
         }
     }
 
-    /// Confirms that `epoch` is granted to this process, before a command makes it master.
-    pub async fn confirm(&self, epoch: u64) -> Result<(), ApiError> {
-        match self {
-            Leadership::Static => Ok(()),
-            Leadership::Kubernetes(lease) => lease.confirm(epoch).await.map_err(|error| {
-                let code = match error {
-                    LeaseError::NotGranted { .. } | LeaseError::Malformed(_) => ErrorCode::Conflict,
-                    LeaseError::Api(_) | LeaseError::Timeout | LeaseError::Conflict => {
-                        ErrorCode::Unavailable
+    /// Confirms that `epoch` is granted to this process, before a command makes it master. What the Lease says of
+    /// members and acknowledgements holds in that epoch.
+    pub async fn confirm(
+        &self,
+        epoch: u64,
+        writer: &WriterHandle,
+        replicas: &ReplicaTable,
+    ) -> Result<(), ApiError> {
+        let Leadership::Kubernetes(lease) = self else {
+            return Ok(());
+        };
+        let confirmed = lease.confirm(epoch).await;
+        let concern = confirmed.map_err(|error| unconfirmed(epoch, &error))?;
+        let (node_id, master_epoch) = {
+            let state = writer.state();
+            let now = state.borrow();
+            (now.node_id, now.master_epoch)
+        };
+        // A command that is given twice finds this node at work in that epoch, perhaps amid a change.
+        if master_epoch != epoch {
+            replicas.set_granted(node_id, concern);
+        }
+        Ok(())
+    }
+
+    /// Brings members and acknowledgements to `wish`, in the order that keeps every answered write in every quorum.
+    ///
+    /// Answered when it is on record. After an error it is as it was before, or stricter: what is in use then holds for
+    /// what was on record and for the wish, until the next attempt clears that up.
+    pub async fn change_members(
+        &self,
+        epoch: u64,
+        wish: &Concern,
+        writer: &WriterHandle,
+        replicas: &ReplicaTable,
+        deadline: Duration,
+    ) -> Result<(), ApiError> {
+        let Leadership::Kubernetes(lease) = self else {
+            let message =
+                "roles are static here: set replication.write_acks in this node's configuration";
+            return Err(ApiError::new(ErrorCode::Conflict, message));
+        };
+        let _one_at_a_time = lease.changing().await;
+        let until = Instant::now() + deadline;
+        // An earlier change may have been recorded without an answer.
+        let recorded = lease
+            .confirm(epoch)
+            .await
+            .map_err(|e| unconfirmed(epoch, &e))?;
+        let not_here = || ApiError::new(ErrorCode::Conflict, "this node is no longer the master");
+        let settle = |m: &mut Membership| {
+            if *m.on_record() != recorded {
+                m.recorded(recorded.clone());
+            }
+        };
+        replicas.with_membership(settle).ok_or_else(not_here)?;
+        loop {
+            let next = replicas
+                .with_membership(|m| m.towards(wish))
+                .ok_or_else(not_here)?;
+            let next = next.map_err(|e| ApiError::new(ErrorCode::Conflict, e.to_string()))?;
+            let concern = match next {
+                Change::Done => return Ok(()),
+                Change::Record(concern) => concern,
+                Change::CoverThenRecord(concern) => {
+                    // After the change is in use: whatever comes later is held to it anyway.
+                    let end = writer.progress().borrow().end.position.offset;
+                    if let Err(error) = cover(replicas, epoch, end, concern.acks, until).await {
+                        replicas.with_membership(Membership::given_up);
+                        return Err(error);
                     }
-                };
-                ApiError::new(code, format!("epoch {epoch} is not confirmed: {error}"))
-            }),
+                    concern
+                }
+            };
+            match lease.record(epoch, &concern).await {
+                Ok(()) => replicas.with_membership(|m| m.recorded(concern)),
+                Err(error @ LeaseError::Conflict) => {
+                    replicas.with_membership(Membership::given_up);
+                    return Err(unconfirmed(epoch, &error));
+                }
+                Err(error) => return Err(unconfirmed(epoch, &error)),
+            };
         }
     }
 
     /// Keeps a master's Lease alive, and lets a restarted one take it again. Runs for ever; only for Kubernetes.
-    pub async fn run(self, writer: WriterHandle, pulse: Arc<AtomicU64>, was_master: bool) {
+    pub async fn run(
+        self,
+        writer: WriterHandle,
+        replicas: ReplicaTable,
+        pulse: Arc<AtomicU64>,
+        was_master: bool,
+    ) {
         let Leadership::Kubernetes(lease) = self else {
             return;
         };
         if was_master {
-            retake(&lease, &writer).await;
+            retake(&lease, &writer, &replicas).await;
         }
         let mut state = writer.state();
         loop {
@@ -85,18 +162,52 @@ impl Leadership {
     }
 }
 
+/// Waits until everything up to `end` has been acknowledged by as many replicas as will be asked from now on.
+async fn cover(
+    replicas: &ReplicaTable,
+    epoch: u64,
+    end: u64,
+    acks: u32,
+    until: Instant,
+) -> Result<(), ApiError> {
+    if acks == 0 {
+        return Ok(());
+    }
+    let covered = replicas.acknowledged(epoch, end, acks);
+    let why = match tokio::time::timeout_at(until.into(), covered).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(_)) => "this node is no longer the master".to_owned(),
+        Err(_) => format!(
+            "{acks} of the replicas that are to count have not acknowledged offset {end} in time, {} are in sync",
+            replicas.in_sync()
+        ),
+    };
+    Err(ApiError::new(
+        ErrorCode::Conflict,
+        format!("members are as before: {why}"),
+    ))
+}
+
+fn unconfirmed(epoch: u64, error: &LeaseError) -> ApiError {
+    let code = match error {
+        LeaseError::NotGranted { .. } | LeaseError::Malformed(_) => ErrorCode::Conflict,
+        LeaseError::Api(_) | LeaseError::Timeout | LeaseError::Conflict => ErrorCode::Unavailable,
+    };
+    ApiError::new(code, format!("epoch {epoch} is not confirmed: {error}"))
+}
+
 /// A master that restarted goes on as master of the next epoch if the Lease still names its node. It asks until it is
 /// told something else: the API server may be away for a while.
-async fn retake(lease: &KubernetesLease, writer: &WriterHandle) {
+async fn retake(lease: &KubernetesLease, writer: &WriterHandle, replicas: &ReplicaTable) {
     let mut every = tokio::time::interval(RETAKE_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let promised_first = writer.state().borrow().promised;
     loop {
         every.tick().await;
-        let (role, cluster, promised) = {
+        let (role, cluster, promised, node_id) = {
             let state = writer.state();
             let now = state.borrow();
-            (now.role, now.cluster, now.promised)
+            (now.role, now.cluster, now.promised, now.node_id)
         };
         let (Role::Unassigned, Some(cluster)) = (role, cluster) else {
             return;
@@ -106,13 +217,17 @@ async fn retake(lease: &KubernetesLease, writer: &WriterHandle) {
             return;
         }
         match lease.retake(cluster, promised).await {
-            Ok(Some(epoch)) => match writer.command(Command::Retake { epoch }).await {
-                Ok(()) => return,
-                Err(error) => {
-                    tracing::error!(epoch, %error, "the epoch taken cannot be opened");
-                    tokio::time::sleep(AFTER_REFUSAL).await;
+            Ok(Some(grant)) => {
+                let epoch = grant.epoch;
+                replicas.set_granted(node_id, grant.concern);
+                match writer.command(Command::Retake { epoch }).await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        tracing::error!(epoch, %error, "the epoch taken cannot be opened");
+                        tokio::time::sleep(AFTER_REFUSAL).await;
+                    }
                 }
-            },
+            }
             Ok(None) => {
                 tracing::debug!("the lease names another master: waiting to be told whom to follow")
             }

@@ -19,7 +19,7 @@ use vectorizer_replication::session::Closed;
 use super::scan::{Piece, Scan};
 use super::table::Seat;
 use super::wire::{Inbox, Outbox};
-use super::{LinkContext, LinkStats, clock};
+use super::{LinkContext, LinkStats, ReplicaTable, clock};
 use crate::journal::{LogReader, ReadError};
 use crate::writer::NodeState;
 
@@ -38,8 +38,8 @@ enum Lookup {
 struct Feed<'a> {
     context: &'a LinkContext,
     peer: SocketAddr,
-    /// The epoch that is served; 0 when this node is not master.
-    epoch: u64,
+    /// The epoch that is served, and its first offset; 0 when this node is not master.
+    epoch: (u64, u64),
     log: LogReader,
     session: MasterSession,
     outbox: Outbox,
@@ -75,10 +75,10 @@ pub(super) async fn feed(
         context,
         peer,
         epoch: match &serving {
-            Serving::Master { epoch, .. } => *epoch,
-            Serving::NotMaster { .. } => 0,
+            Serving::Master { epoch, history, .. } => (*epoch, history.last_first_offset()),
+            Serving::NotMaster { .. } => (0, 0),
         },
-        session: MasterSession::new(clock::now(), config, view(&log)),
+        session: MasterSession::new(clock::now(), config, view(&log, &context.table)),
         log,
         outbox: Outbox::new(write),
         seat: None,
@@ -112,7 +112,7 @@ pub(super) async fn feed(
                 if changed.is_err() {
                     feed.stop(Reject::Busy(1_000));
                 } else {
-                    feed.session.handle(clock::now(), Input::Log(view(&feed.log)));
+                    feed.session.handle(clock::now(), Input::Log(view(&feed.log, &context.table)));
                 }
             }
             found = join(&mut feed.lookup) => feed.found(found),
@@ -295,8 +295,10 @@ impl Feed<'_> {
             digest: Some((position, digest.0)),
         };
         // What the heartbeat says of the log is as fresh as its time.
-        self.session
-            .handle(clock::now(), Input::Log(view(&self.log)));
+        self.session.handle(
+            clock::now(),
+            Input::Log(view(&self.log, &self.context.table)),
+        );
         self.session.handle(clock::now(), tick);
     }
 
@@ -331,12 +333,13 @@ fn same_epoch(a: &Serving, b: &Serving) -> bool {
     }
 }
 
-fn view(log: &LogReader) -> LogView {
+fn view(log: &LogReader, table: &ReplicaTable) -> LogView {
+    let durable = log.durable();
     LogView {
         first_offset: log.first_offset(),
         end: log.end(),
-        durable: log.durable(),
-        covered: 0,
+        durable,
+        covered: table.covered().min(durable),
     }
 }
 

@@ -82,18 +82,18 @@ async fn keep_time(context: &LinkContext) {
     let mut state = context.writer.state();
     let mut epoch = 0;
     loop {
-        let now = {
+        let (now, first_offset) = {
             let state = state.borrow_and_update();
             match state.role {
-                Role::Master => state.master_epoch,
-                Role::Replica | Role::Unassigned => 0,
+                Role::Master => (state.master_epoch, state.history.last_first_offset()),
+                Role::Replica | Role::Unassigned => (0, 0),
             }
         };
         let end = moved.borrow_and_update().position.offset;
         if now != epoch {
             match now {
                 0 => context.table.leave(epoch),
-                _ => context.table.enter(now),
+                _ => context.table.enter(now, first_offset),
             }
             epoch = now;
         }

@@ -255,6 +255,7 @@ impl<'a> Receive<'a> {
                     exact_from: end.exact_from,
                 })),
                 Output::Joined { full } => self.has_joined(full),
+                Output::Covered(offset) => self.sink.push(Job::Covered(offset)),
                 Output::CheckDigest { at, digest } => self.check_digest(at, digest),
                 Output::Close(reason) => self.end = Some(end_of(reason)),
             }
@@ -289,6 +290,7 @@ impl<'a> Receive<'a> {
                 return self.progress();
             }
             Ok(Done::ChunkTaken(count)) => Input::ChunksTaken(count),
+            Ok(Done::Noted) => return,
             Ok(Done::SnapshotBegun) => return self.progress(),
             Ok(Done::SnapshotEnded) => {
                 self.loading = false;

@@ -29,6 +29,7 @@ pub(super) enum Job {
     SnapshotBegin(Box<SnapshotHeader>),
     SnapshotChunk { index: u32, bytes: Bytes },
     SnapshotEnd(SnapshotTrailer),
+    Covered(u64),
 }
 
 /// What was done.
@@ -40,6 +41,7 @@ pub(super) enum Done {
     SnapshotBegun,
     ChunkTaken(u32),
     SnapshotEnded,
+    Noted,
 }
 
 type Running = Pin<Box<dyn Future<Output = Result<Done, SinkError>> + Send>>;
@@ -96,7 +98,7 @@ impl Sink {
             Ok(Done::SnapshotBegun | Done::ChunkTaken(_) | Done::SnapshotEnded) => {
                 self.snapshot_parts -= 1;
             }
-            Ok(Done::Appended(_) | Done::Truncated(_)) => {}
+            Ok(Done::Appended(_) | Done::Truncated(_) | Done::Noted) => {}
             Err(_) => {
                 // Nothing after a failure can succeed.
                 self.waiting.clear();
@@ -152,16 +154,18 @@ impl Job {
         match self {
             Job::Append(batches) => batches.iter().map(|b| b.bytes().len()).sum(),
             Job::SnapshotChunk { bytes, .. } => bytes.len(),
-            Job::Accept { .. } | Job::Truncate(_) | Job::SnapshotBegin(_) | Job::SnapshotEnd(_) => {
-                0
-            }
+            Job::Accept { .. }
+            | Job::Truncate(_)
+            | Job::SnapshotBegin(_)
+            | Job::SnapshotEnd(_)
+            | Job::Covered(_) => 0,
         }
     }
 
     fn is_snapshot(&self) -> bool {
         match self {
             Job::SnapshotBegin(_) | Job::SnapshotChunk { .. } | Job::SnapshotEnd(_) => true,
-            Job::Accept { .. } | Job::Truncate(_) | Job::Append(_) => false,
+            Job::Accept { .. } | Job::Truncate(_) | Job::Append(_) | Job::Covered(_) => false,
         }
     }
 }
@@ -200,6 +204,10 @@ async fn run(
         Job::SnapshotEnd(trailer) => {
             writer.snapshot_end(session, trailer).await?;
             Ok(Done::SnapshotEnded)
+        }
+        Job::Covered(offset) => {
+            writer.covered(session, offset).await?;
+            Ok(Done::Noted)
         }
     }
 }

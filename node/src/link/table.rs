@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use vectorizer_api::replication::{Replica, ReplicaStatus};
+use vectorizer_replication::concern::{Concern, Coverage, Level, Membership, Waiting};
 use vectorizer_replication::master::Peer;
 use vectorizer_replication::message::Ack;
 use vectorizer_replication::roster::{Health, Roster, SessionNumber, View};
@@ -22,7 +23,36 @@ pub struct ReplicaTable {
     epoch: Arc<Mutex<u64>>,
     /// Cancelled when a replica begins another session.
     live: Arc<Mutex<HashMap<Uuid, CancellationToken>>>,
+    /// Who acknowledges. Locked last.
+    quorum: Arc<Mutex<Quorum>>,
     changed: Arc<watch::Sender<()>>,
+}
+
+/// Whose acknowledgements are waited for, and by whom.
+#[derive(Default)]
+struct Quorum {
+    /// `None` without Kubernetes: nothing records who belongs to the cluster, and whoever is fed counts.
+    membership: Option<Membership>,
+    /// Each write waits for at least so many.
+    least: u32,
+    level: Level,
+    /// First offset of the epoch: nothing counts as covered before its own first record is.
+    first_offset: u64,
+    waiting: Waiting<oneshot::Sender<()>>,
+}
+
+impl Quorum {
+    fn acks(&self) -> u32 {
+        let agreed = self.membership.as_ref().map_or(0, |m| m.in_use().acks);
+        agreed.max(self.least)
+    }
+
+    fn coverage(&self, roster: &Roster) -> Coverage {
+        // Until members were recorded, whoever is there counts.
+        let membership = self.membership.as_ref();
+        let membership = membership.filter(|m| !m.on_record().members.is_empty());
+        roster.coverage(self.level, |id| membership.is_none_or(|m| m.counts(id)))
+    }
 }
 
 impl Default for ReplicaTable {
@@ -31,6 +61,7 @@ impl Default for ReplicaTable {
             roster: Arc::default(),
             epoch: Arc::default(),
             live: Arc::default(),
+            quorum: Arc::default(),
             changed: Arc::new(watch::Sender::new(())),
         }
     }
@@ -61,6 +92,82 @@ impl ReplicaTable {
         self.roster.lock().durable_of(node_id)
     }
 
+    /// Each write waits for at least `acks` replicas, whatever is recorded about the cluster.
+    pub fn set_least(&self, acks: u32) {
+        self.quorum.lock().least = acks;
+    }
+
+    /// What an acknowledgement has to say.
+    pub fn set_level(&self, level: Level) {
+        self.quorum.lock().level = level;
+    }
+
+    /// The Lease grants the next epoch to this node, with these members and acknowledgements.
+    pub fn set_granted(&self, own: Uuid, concern: Concern) {
+        self.quorum.lock().membership = Some(Membership::granted(own, concern));
+    }
+
+    /// Reads or changes members and acknowledgements; `None` without Kubernetes. Writes that a change covers are
+    /// answered.
+    pub fn with_membership<T>(&self, change: impl FnOnce(&mut Membership) -> T) -> Option<T> {
+        let changed = self.quorum.lock().membership.as_mut().map(change);
+        self.acknowledge();
+        changed
+    }
+
+    /// Replicas that a write waits for, unless it asks for more.
+    pub fn acks(&self) -> u32 {
+        self.quorum.lock().acks()
+    }
+
+    /// Replicas that could acknowledge now.
+    pub fn in_sync(&self) -> usize {
+        let roster = self.roster.lock();
+        self.quorum.lock().coverage(&roster).in_sync()
+    }
+
+    /// The offset up to which as many replicas as the cluster asks for have acknowledged; 0 while it asks for none, and
+    /// until the epoch's own first record is covered.
+    pub fn covered(&self) -> u64 {
+        let roster = self.roster.lock();
+        let quorum = self.quorum.lock();
+        let covered = quorum.coverage(&roster).at(quorum.acks()).unwrap_or(0);
+        if covered < quorum.first_offset {
+            0
+        } else {
+            covered
+        }
+    }
+
+    /// Answers once `acks` replicas have acknowledged `offset`, as long as this node is master of `epoch`; an error when
+    /// it is no more.
+    pub fn acknowledged(&self, epoch: u64, offset: u64, acks: u32) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        let own = self.epoch.lock();
+        if *own == epoch {
+            let mut quorum = self.quorum.lock();
+            // Who asked and went away need not be kept.
+            quorum.waiting.retain(|waiter| !waiter.is_closed());
+            quorum.waiting.push(acks, offset, sender);
+            drop(quorum);
+            self.acknowledge();
+        }
+        receiver
+    }
+
+    fn acknowledge(&self) {
+        let roster = self.roster.lock();
+        let mut quorum = self.quorum.lock();
+        if quorum.waiting.is_empty() {
+            return;
+        }
+        let coverage = quorum.coverage(&roster);
+        for waiter in quorum.waiting.take_covered(&coverage) {
+            // Who asked may have gone.
+            let _ = waiter.send(());
+        }
+    }
+
     /// Removes a replica that is not connected. Returns whether it was listed.
     pub fn forget(&self, node_id: Uuid) -> bool {
         self.roster.lock().forget(node_id)
@@ -79,11 +186,14 @@ impl ReplicaTable {
     /// This node is master of `epoch`: whoever was fed in an earlier one is listed no more.
     ///
     /// Said by the first to notice, be it a replica's session or the task that watches the role.
-    pub(super) fn enter(&self, epoch: u64) {
+    pub(super) fn enter(&self, epoch: u64, first_offset: u64) {
         let mut own = self.epoch.lock();
         if epoch > *own {
             *own = epoch;
             self.roster.lock().clear();
+            let mut quorum = self.quorum.lock();
+            quorum.waiting.take_all();
+            quorum.first_offset = first_offset;
         }
         drop(own);
         self.changed.send_replace(());
@@ -94,6 +204,7 @@ impl ReplicaTable {
         let own = self.epoch.lock();
         if epoch == *own {
             self.roster.lock().clear();
+            self.quorum.lock().waiting.take_all();
         }
         drop(own);
         self.changed.send_replace(());
@@ -101,13 +212,13 @@ impl ReplicaTable {
 
     pub(super) fn join(
         &self,
-        epoch: u64,
+        (epoch, first_offset): (u64, u64),
         peer: Peer,
         address: String,
         syncing: bool,
         ack: Ack,
     ) -> Seat {
-        self.enter(epoch);
+        self.enter(epoch, first_offset);
         let node_id = peer.node_id;
         let (now, unix_ms) = (clock::now(), clock::unix_ms());
         let mut roster = self.roster.lock();
@@ -117,6 +228,7 @@ impl ReplicaTable {
         if let Some(older) = self.live.lock().insert(node_id, replaced.clone()) {
             older.cancel();
         }
+        self.acknowledge();
         self.changed.send_replace(());
         Seat {
             table: self.clone(),
@@ -143,6 +255,7 @@ impl Seat {
         let mut roster = self.table.roster.lock();
         roster.acked(self.node_id, self.session, ack);
         drop(roster);
+        self.table.acknowledge();
         self.table.changed.send_replace(());
     }
 
@@ -150,6 +263,7 @@ impl Seat {
         let mut roster = self.table.roster.lock();
         roster.synced(self.node_id, self.session);
         drop(roster);
+        self.table.acknowledge();
         self.table.changed.send_replace(());
     }
 }
@@ -210,9 +324,17 @@ mod tests {
             name: "r".to_owned(),
             advertised: advertised.map(str::to_owned),
         };
-        table.enter(1);
+        table.enter(1, 1);
         table.appended(10);
-        let join = |peer| table.join(1, peer, "10.0.0.2:40000".to_owned(), false, Ack::default());
+        let join = |peer| {
+            table.join(
+                (1, 1),
+                peer,
+                "10.0.0.2:40000".to_owned(),
+                false,
+                Ack::default(),
+            )
+        };
         let first = join(peer(1, Some("[fd00::1]:7001")));
         let second = join(peer(2, None));
         let list = table.list();
@@ -222,7 +344,7 @@ mod tests {
         drop(first);
         drop(second);
         assert_eq!((table.connected(), table.list().len()), (0, 2));
-        table.enter(2);
+        table.enter(2, 11);
         assert!(table.list().is_empty());
     }
 
@@ -235,10 +357,10 @@ mod tests {
             name: "r".to_owned(),
             advertised: None,
         };
-        table.enter(1);
-        let seat = table.join(2, peer, "h:1".to_owned(), false, Ack::default());
+        table.enter(1, 1);
+        let seat = table.join((2, 11), peer, "h:1".to_owned(), false, Ack::default());
         table.leave(1);
-        table.enter(2);
+        table.enter(2, 11);
         seat.acked(Ack {
             applied: 7,
             ..Ack::default()

@@ -465,6 +465,7 @@ async fn a_replica_that_never_acknowledges_gets_one_window_and_stops_nobody() {
                     | Output::SnapshotBegin(_)
                     | Output::SnapshotChunk { .. }
                     | Output::SnapshotEnd(_)
+                    | Output::Covered(_)
                     | Output::CheckDigest { .. }
                     | Output::Close(_) => panic!("only operations were asked for"),
                 }

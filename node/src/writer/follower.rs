@@ -8,7 +8,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 use vectorizer_replication::batch::Batch;
 use vectorizer_replication::command::{Command, decide};
-use vectorizer_replication::position::{EpochStart, Position};
+use vectorizer_replication::position::{EpochStart, History, Position};
 
 use super::thread::{Writer, abort};
 use super::{SessionId, SinkError, TruncateOutcome};
@@ -124,6 +124,35 @@ impl Writer {
         self.publish_state();
     }
 
+    pub(super) fn covered(&mut self, id: SessionId, offset: u64) -> Result<(), SinkError> {
+        self.session(id)?;
+        let own = self.role.state();
+        let offset = offset.min(self.journal.durable());
+        if offset > own.covered.offset {
+            let epoch = own.history.epoch_at(offset);
+            self.save_role(|role| role.covered = Position { epoch, offset });
+        }
+        Ok(())
+    }
+
+    /// Whether a log with this history that ends at `end` has everything that must not be given up.
+    fn keeps_covered(&mut self, history: &History, end: u64) -> Result<(), SinkError> {
+        let covered = self.role.state().covered;
+        if end >= covered.offset && history.epoch_at(covered.offset) == covered.epoch {
+            return Ok(());
+        }
+        let text = format!(
+            "the master's log (up to offset {end}, there in epoch {}) is without {covered}, which was acknowledged by \
+             enough replicas: this node keeps it. If that data is to be given up, empty this node's volume",
+            history.epoch_at(covered.offset)
+        );
+        tracing::error!(text, "this replica does not follow its master");
+        self.fault = Some(text.clone());
+        self.session = None;
+        self.publish_state();
+        Err(SinkError::Covered(text))
+    }
+
     fn stop_following(&mut self, text: String) -> SinkError {
         tracing::error!(
             text,
@@ -141,6 +170,8 @@ impl Writer {
         to: Position,
     ) -> Result<TruncateOutcome, SinkError> {
         self.session(id)?;
+        let history = self.role.state().history.clone();
+        self.keeps_covered(&history, to.offset)?;
         let end = self.journal.end().position;
         match self
             .data
@@ -164,6 +195,7 @@ impl Writer {
         header: SnapshotHeader,
     ) -> Result<(), SinkError> {
         self.session(id)?;
+        self.keeps_covered(&header.history, header.start.position.offset)?;
         match self.data.begin_incoming(self.role.state(), header) {
             Ok(incoming) => {
                 let session = self.session(id)?;

@@ -115,6 +115,16 @@ impl WriterHandle {
         .await
     }
 
+    /// Notes that enough replicas hold everything up to `offset`: this node never gives it up again.
+    pub async fn covered(&self, session: SessionId, offset: u64) -> Result<(), SinkError> {
+        self.sink(|reply| Job::Covered {
+            session,
+            offset,
+            reply,
+        })
+        .await
+    }
+
     /// A peer of this cluster has shown a higher epoch: a master demotes itself.
     pub async fn deposed(&self, epoch: u64) {
         // It is never refused, and a writer that has stopped needs no demotion.

@@ -33,6 +33,8 @@ pub struct NodeState {
     pub syncing: bool,
     /// Whether new writes are held because another node is about to take over.
     pub handing_over: bool,
+    /// When this process opened the epoch in which it writes.
+    pub master_since: Option<Instant>,
     /// When this process handed its mastership over.
     pub handed_over_at: Option<Instant>,
     /// Set when an operation could not be applied or followed: what, and at which position.
@@ -66,6 +68,7 @@ impl NodeState {
             has_data: false,
             syncing: false,
             handing_over: false,
+            master_since: None,
             handed_over_at: None,
             fault: None,
         }

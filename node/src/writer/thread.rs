@@ -129,6 +129,7 @@ pub(super) struct Writer {
     pub(super) sessions_begun: u64,
     pub(super) hold: Option<Hold>,
     pub(super) handed_over_at: Option<Instant>,
+    master_since: Option<Instant>,
     pub(super) fault: Option<String>,
     durable: u64,
     synced_at: Instant,
@@ -174,6 +175,7 @@ impl Writer {
             sessions_begun: 0,
             hold: None,
             handed_over_at: None,
+            master_since: None,
             fault: None,
             durable: end.position.offset,
             synced_at: Instant::now(),
@@ -198,8 +200,10 @@ impl Writer {
             self.finish_drain(stopped.is_some());
             self.pulse.store(boot_time_ms(), Ordering::Relaxed);
             if let Some(reply) = stopped {
-                // The data directory is free again when this is answered. Who asked may have gone.
+                // The data directory is free again, and nothing more is taken, when this is answered. Who asked may
+                // have gone.
                 drop(self);
+                drop(queue);
                 let _ = reply.send(());
                 return;
             }
@@ -247,6 +251,11 @@ impl Writer {
                 trailer,
                 reply,
             } => drop(reply.send(self.snapshot_end(session, trailer))),
+            Job::Covered {
+                session,
+                offset,
+                reply,
+            } => drop(reply.send(self.covered(session, offset))),
             Job::Command(command, reply) => drop(reply.send(self.command(&command))),
             Job::HoldWrites {
                 cluster,
@@ -394,6 +403,7 @@ impl Writer {
         self.handed_over_at = None;
         self.fault = None;
         self.writing = Some(epoch);
+        self.master_since = Some(Instant::now());
         let record = Record::Epoch {
             epoch,
             node: self.role.state().node_id,
@@ -450,6 +460,7 @@ impl Writer {
             has_data: own.has_data,
             syncing,
             handing_over: self.hold.is_some(),
+            master_since: self.master_since.filter(|_| self.writing.is_some()),
             handed_over_at: self.handed_over_at,
             fault: self.fault.clone(),
         });

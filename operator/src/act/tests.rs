@@ -4,6 +4,7 @@ mod fakes;
 
 use serde_json::json;
 use uuid::Uuid;
+use vectorizer_api::concern::Concern;
 use vectorizer_api::lease::{Grant, Holder};
 use vectorizer_api::position::Position;
 
@@ -18,6 +19,7 @@ use fakes::{Bench, CLUSTER};
 fn grant(epoch: u64, pod: &str) -> Grant {
     Grant {
         cluster: CLUSTER,
+        concern: Concern::default(),
         epoch,
         holder: Some(Holder {
             pod: pod.into(),
@@ -222,6 +224,7 @@ async fn a_renewal_in_between_ends_a_vacancy_by_version() {
         .touch("/apis/coordination.k8s.io/v1/namespaces/default/leases/demo");
     let vacant = Grant {
         cluster: CLUSTER,
+        concern: Concern::default(),
         epoch: 2,
         holder: None,
     };

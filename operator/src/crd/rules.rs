@@ -35,6 +35,11 @@ pub const RULES: &[Rule] = &[
         message: "spec.promote.target: must be a pod of this cluster, <name>-master-0 or <name>-replica-<number>",
     },
     Rule {
+        at: "spec",
+        rule: "!has(self.writeConcern) || self.writeConcern.acks <= self.replicas",
+        message: "writeConcern.acks: at most as many as there are replicas; raise replicas first, or lower acks first",
+    },
+    Rule {
         at: "spec.promote",
         rule: "self.requestId.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",
         message: "requestId: letters, digits, '-', '_' and '.' only, beginning and ending with a letter or digit",

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use vectorizer_api::concern::Concern;
 
 use super::PromoteMode;
 
@@ -60,6 +61,9 @@ pub struct ClusterStatus {
     /// The last 32 requestIds that were dealt with, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub handled_requests: Vec<String>,
+    /// The write concern on record, when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_concern: Option<RecordedConcern>,
     /// Ready, Progressing, Degraded, Available, ReplicationHealthy, PromotionSucceeded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -311,6 +315,35 @@ pub struct NodeStatus {
     pub last_heartbeat: Option<Time>,
     /// Whether reads are sent there.
     pub read_eligible: bool,
+}
+
+/// Who belongs to the cluster, and how many replicas must hold a write before it is answered: as the Lease says.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordedConcern {
+    /// Node ids, the master's among them.
+    #[schemars(length(max = 128))]
+    pub members: Vec<Uuid>,
+    /// Replicas that must hold a write besides the master.
+    pub acks: u32,
+}
+
+impl From<&Concern> for RecordedConcern {
+    fn from(concern: &Concern) -> Self {
+        RecordedConcern {
+            members: concern.members.iter().copied().collect(),
+            acks: concern.acks,
+        }
+    }
+}
+
+impl From<RecordedConcern> for Concern {
+    fn from(recorded: RecordedConcern) -> Self {
+        Concern {
+            members: recorded.members.into_iter().collect(),
+            acks: recorded.acks,
+        }
+    }
 }
 
 /// A node's role.

@@ -4,10 +4,12 @@
 //! Lease has run out on this process's own clock, or when it says itself that it was deposed; a probe that fails is no
 //! evidence. Once anything is fenced, the plan ends in a promotion, the old master's included.
 
+use vectorizer_api::concern::Concern;
 use vectorizer_api::lease::{EXPIRE_MS, Grant, Holder};
 use vectorizer_api::position::Position;
 use vectorizer_api::replication::Role;
 
+use super::concern::quorum;
 use super::primary::{give_up, holder_of, known_offset, still_asked_for};
 use super::{At, Draft, Expect, Severity, Step, members, seconds_since};
 use crate::crd::{PromoteMode, PromotionReason, PromotionResult, TargetStatus, TargetStep};
@@ -51,7 +53,8 @@ fn begin(draft: &mut Draft<'_>, mut target: TargetStatus) {
             "the master is alive and accepts writes: ask for mode Switchover, which loses nothing";
         return give_up(draft, target, PromotionResult::Refused, text);
     }
-    let trouble = match check(world, &target) {
+    let concern = draft.recorded_concern();
+    let trouble = match check(world, &target, &concern) {
         Ok(()) => evidence(world).err(),
         Err(Check::Refused(why)) => return give_up(draft, target, PromotionResult::Refused, why),
         Err(Check::NotYet(why)) => Some(why),
@@ -91,11 +94,15 @@ enum Check {
     NotYet(String),
 }
 
-fn check(world: &World, target: &TargetStatus) -> Result<(), Check> {
+fn check(world: &World, target: &TargetStatus, concern: &Concern) -> Result<(), Check> {
     let candidates: Vec<_> = world.members.iter().filter_map(candidate).collect();
     let Some((_, best)) = candidates.iter().max_by_key(|(_, position)| *position) else {
         return Err(Check::NotYet("no node that holds data answers".to_owned()));
     };
+    let (answering, needed) = quorum(world, concern, None);
+    if answering < needed {
+        return Err(Check::NotYet(too_few(concern, answering, needed)));
+    }
     if let Some(wanted) = &target.wanted {
         let Some((_, position)) = candidates.iter().find(|(m, _)| m.pod == *wanted) else {
             return Err(Check::NotYet(format!(
@@ -121,6 +128,14 @@ fn check(world: &World, target: &TargetStatus) -> Result<(), Check> {
         ))),
         Some(_) | None => Ok(()),
     }
+}
+
+fn too_few(concern: &Concern, found: usize, needed: usize) -> String {
+    format!(
+        "{found} of {} members answer; {needed} are needed, so that one of them holds every write that {} replicas acknowledged",
+        concern.members.len(),
+        concern.acks
+    )
 }
 
 /// A member that could become the master, and where its log ends.
@@ -162,10 +177,12 @@ fn vacate(draft: &mut Draft<'_>, mut target: TargetStatus) {
     let Some(cluster) = draft.memory.cluster else {
         return;
     };
+    let concern = draft.recorded_concern();
     let vacant = |epoch| Grant {
         cluster,
         epoch,
         holder: None,
+        concern: concern.clone(),
     };
     let expect = match &world.lease {
         LeaseSeen::Missing => Expect::Missing,
@@ -281,6 +298,11 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
             "members promise to accept nothing older",
         );
     }
+    let (promised, needed) = quorum(world, &grant.concern, Some(target.epoch));
+    if promised < needed {
+        let text = too_few(&grant.concern, promised, needed);
+        return draft.wait(Severity::Blocked, reason::PROMOTION_WAITS, text);
+    }
     let awaited = |m: &&Member| {
         m.state().is_none() && m.seen.as_ref().is_some_and(|p| p.ready && !p.deleting)
     };
@@ -329,6 +351,7 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
             cluster,
             epoch,
             holder: Some(holder.clone()),
+            concern: grant.concern.clone(),
         },
     });
     draft.steps.push(Step::Promote {
@@ -396,6 +419,7 @@ pub(super) fn granted(
                 cluster: grant.cluster,
                 epoch,
                 holder: Some(present.clone()),
+                concern: grant.concern.clone(),
             },
         });
     }

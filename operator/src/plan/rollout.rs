@@ -4,7 +4,7 @@
 use vectorizer_api::replication::ReplicaStatus;
 
 use super::primary::{own_reservation, reserve};
-use super::{Draft, Severity, Step};
+use super::{Draft, Severity, Step, concern};
 use crate::crd::{Amount, PromoteMode, PromotionReason};
 use crate::names::{self, reason};
 use crate::render::{self, Object, Wanted};
@@ -72,6 +72,7 @@ pub(super) fn objects(draft: &mut Draft<'_>) -> (Vec<Object>, Vec<ObjectRef>) {
             | Step::Handover { .. }
             | Step::Promote { .. }
             | Step::Follow { .. }
+            | Step::Members { .. }
             | Step::Label { .. }
             | Step::GrowClaim { .. }
             | Step::Replace { .. } => None,
@@ -99,7 +100,7 @@ pub(super) fn objects(draft: &mut Draft<'_>) -> (Vec<Object>, Vec<ObjectRef>) {
 }
 
 /// Pods of the replica set: as many as wanted, but never without the master, as it was when the pass began, is now
-/// decided, or will be. Objects are applied before any command: what the commands will change is not true yet.
+/// decided, or will be, and never without a member whose acknowledgements count. Objects are applied before any command: what the commands will change is not true yet.
 fn replica_pods(draft: &Draft<'_>) -> u32 {
     let world = draft.world;
     let before = (&world.status.master, &world.status.target);
@@ -117,6 +118,12 @@ fn replica_pods(draft: &Draft<'_>) -> u32 {
         .flatten()
         .flatten()
         .filter_map(|pod| world.member(pod))
+        .chain(
+            world
+                .members
+                .iter()
+                .filter(|m| m.seen.is_some() && concern::keeps(world, m)),
+        )
         .filter(|m| m.set == Set::Replica)
         .map(|m| m.ordinal + 1)
         .max()

@@ -88,6 +88,7 @@ fn initialize(draft: &mut Draft<'_>, first: &str) {
             cluster,
             epoch,
             holder: Some(holder.clone()),
+            concern: draft.recorded_concern(),
         },
     });
     if let Some(to) = draft.peer(member) {

@@ -171,6 +171,7 @@ fn go(draft: &mut Draft<'_>, mut target: TargetStatus, old: &Member, new: &Membe
                 cluster,
                 epoch: target.epoch,
                 holder: Some(holder),
+                concern: grant.concern.clone(),
             },
         });
         return;
@@ -207,6 +208,7 @@ fn go(draft: &mut Draft<'_>, mut target: TargetStatus, old: &Member, new: &Membe
         cluster,
         epoch: target.epoch,
         holder: Some(holder.clone()),
+        concern: grant.concern.clone(),
     };
     draft.steps.push(Step::SetLease {
         expect: Expect::Content(grant.clone()),

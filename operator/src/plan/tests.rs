@@ -6,6 +6,7 @@
 )]
 
 mod accidents;
+mod concern;
 mod model;
 mod promotion;
 mod rollout;

@@ -30,7 +30,7 @@ pub fn config_map(cluster: &Cluster) -> ConfigMap {
 pub fn node_config(cluster: &Cluster) -> String {
     let replication = &cluster.spec.replication;
     let secret = |key: &str| format!("{DIRECTORY}/secrets/{key}");
-    let config = json!({
+    let mut config = json!({
         "server": {
             "bind_address": format!("0.0.0.0:{}", names::REST_PORT),
             "admin_key_file": secret(names::AUTH_KEYS[0]),
@@ -52,5 +52,11 @@ pub fn node_config(cluster: &Cluster) -> String {
             "lease": names::lease(&cluster.name),
         },
     });
+    if let Some(concern) = &cluster.spec.write_concern {
+        // The least that any write waits for; what failovers count on is what the Lease says.
+        config["replication"]["write_acks"] = json!(concern.acks);
+        config["replication"]["write_level"] = json!(concern.level.as_str());
+        config["replication"]["write_timeout_secs"] = json!(concern.timeout_secs);
+    }
     serde_yaml::to_string(&config).unwrap_or_default()
 }

@@ -274,7 +274,10 @@ impl Pair {
                     self.progress(false);
                 }
             }
-            Output::SnapshotBegin(_) | Output::Joined { .. } | Output::CheckDigest { .. } => {}
+            Output::SnapshotBegin(_)
+            | Output::Joined { .. }
+            | Output::Covered(_)
+            | Output::CheckDigest { .. } => {}
             Output::SnapshotChunk { index, .. } => {
                 self.replica.handle(now, Input::ChunksTaken(index + 1));
             }

@@ -305,7 +305,7 @@ impl World {
                 self.install(node);
                 None
             }
-            Output::Joined { .. } => None,
+            Output::Joined { .. } | Output::Covered(_) => None,
             Output::CheckDigest { at, digest } => {
                 let same = n.store.applied != at || n.store.digest() == digest;
                 assert!(same, "digest: node {node} differs from its master at {at}");

@@ -7,6 +7,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::client::Body;
 use parking_lot::Mutex;
 use tempfile::TempDir;
+use vectorizer_api::concern::Concern;
 use vectorizer_api::lease::{Grant, Holder};
 
 use super::*;
@@ -54,6 +55,7 @@ impl Server {
             cluster: CLUSTER,
             epoch,
             holder: Some(holder),
+            concern: Concern::default(),
         };
         let mut lease = self.lease.lock();
         lease.metadata.annotations = Some(grant.annotations());
@@ -97,8 +99,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 async fn a_restarted_master_takes_the_next_epoch_of_a_lease_that_still_names_it() {
     let (dir, server) = (TempDir::new().unwrap(), Arc::new(Server::default()));
     let (writer, lease, node_id) = restarted(&dir, &server).await;
+    let replicas = ReplicaTable::default();
     server.grant(1, node_id);
-    let taken = tokio::time::timeout(DEADLINE, retake(&lease, &writer)).await;
+    let taken = tokio::time::timeout(DEADLINE, retake(&lease, &writer, &replicas)).await;
     taken.unwrap();
     assert_eq!(server.changes.load(Ordering::SeqCst), 1);
     assert_eq!(writer.state().borrow().master_epoch, 2);
@@ -108,9 +111,10 @@ async fn a_restarted_master_takes_the_next_epoch_of_a_lease_that_still_names_it(
 async fn a_node_that_was_fenced_does_not_take_the_epoch_that_is_granted_to_it_afterwards() {
     let (dir, server) = (TempDir::new().unwrap(), Arc::new(Server::default()));
     let (writer, lease, node_id) = restarted(&dir, &server).await;
+    let replicas = ReplicaTable::default();
     // Somebody else's at first: this node asks again and again.
     server.grant(1, Uuid::from_u128(7));
-    let asks = retake(&lease, &writer);
+    let asks = retake(&lease, &writer, &replicas);
     let plan = async {
         while server.reads.load(Ordering::SeqCst) == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;

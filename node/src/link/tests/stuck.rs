@@ -32,7 +32,7 @@ async fn a_session_that_is_fenced_inside_a_full_sync_comes_to_its_end() {
         match sink.next().await.unwrap() {
             Done::Appended(offset) => break assert_eq!(offset, master.end().offset),
             Done::Accepted(_) | Done::SnapshotBegun | Done::ChunkTaken(_) => {}
-            Done::Truncated(_) | Done::SnapshotEnded => panic!("never asked for"),
+            Done::Truncated(_) | Done::SnapshotEnded | Done::Noted => panic!("never asked for"),
         }
     }
     let (cluster, epoch) = (CLUSTER, 2);
@@ -148,7 +148,10 @@ impl Peer {
                 Output::AcceptMaster { .. } => self.session.handle(0, Input::Accepted),
                 Output::SnapshotChunk { .. } => chunk = true,
                 Output::Joined { full } => assert!(full),
-                Output::SnapshotBegin(_) | Output::SnapshotEnd(_) | Output::Append(_) => {}
+                Output::SnapshotBegin(_)
+                | Output::SnapshotEnd(_)
+                | Output::Append(_)
+                | Output::Covered(_) => {}
                 Output::Truncate(_) | Output::CheckDigest { .. } | Output::Close(_) => {
                     panic!("not expected here: {output:?}")
                 }

@@ -315,6 +315,9 @@ fn state(pod: &str, position: Position) -> State {
         has_data: true,
         master_address: None,
         connected: true,
+        members: Vec::new(),
+        acks: 0,
+        covered: 0,
         version: "test".into(),
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
+use vectorizer_api::concern::{Change, Concern, Membership};
 use vectorizer_api::control::State;
 use vectorizer_api::lease::Grant;
 use vectorizer_api::position::{Chain, History, Position};
@@ -48,6 +49,8 @@ pub(crate) struct Model {
     /// Volumes outlive pods.
     volumes: BTreeMap<(Set, u32), RoleFacts>,
     pub(crate) lease: Option<(u64, Grant, u64)>,
+    /// What masters know of members, also when somebody deleted the Lease.
+    concern: Concern,
     objects: BTreeMap<ObjectRef, (String, Stamp)>,
     pub(crate) taken: BTreeSet<ObjectRef>,
     pub(crate) claims: BTreeMap<String, ClaimSeen>,
@@ -88,6 +91,7 @@ impl Model {
             nodes: BTreeMap::new(),
             volumes: BTreeMap::new(),
             lease: None,
+            concern: Concern::default(),
             objects: BTreeMap::new(),
             taken: BTreeSet::new(),
             claims: BTreeMap::new(),
@@ -483,6 +487,9 @@ impl Model {
                     master_url: Some(master_url.clone()),
                 },
             ),
+            Step::Members {
+                to, epoch, concern, ..
+            } => self.change_members(&to.pod, *epoch, concern),
             Step::Label {
                 pod,
                 uid,
@@ -704,6 +711,49 @@ impl Model {
         }
     }
 
+    /// What the Lease records.
+    pub(crate) fn concern(&self) -> Concern {
+        let lease = self.lease.as_ref();
+        lease
+            .map(|(_, grant, _)| grant.concern.clone())
+            .unwrap_or_default()
+    }
+
+    /// What a master does when it is told who belongs to the cluster.
+    fn change_members(&mut self, pod: &str, epoch: u64, wish: &Concern) -> Result<(), String> {
+        let connected = |n: &&Node| n.alive && !n.stalled && n.facts.has_data;
+        let connected: BTreeSet<_> = self
+            .nodes
+            .values()
+            .filter(connected)
+            .map(|n| n.facts.node_id)
+            .collect();
+        let own = self.node(pod).facts.clone();
+        if !own.writing || own.standing != (Standing::Master { epoch }) {
+            return Err("not the master".into());
+        }
+        let mut membership = Membership::granted(own.node_id, self.concern());
+        loop {
+            let next = match membership.towards(wish).map_err(|e| e.to_string())? {
+                Change::Done => return Ok(()),
+                Change::Record(concern) => concern,
+                Change::CoverThenRecord(concern) => {
+                    let hold = concern.members.intersection(&connected).count() - 1;
+                    if hold < concern.acks as usize {
+                        return Err("not covered".into());
+                    }
+                    concern
+                }
+            };
+            if let Some((version, grant, _)) = &mut self.lease {
+                *version += 1;
+                grant.concern = next.clone();
+            }
+            self.concern = next.clone();
+            membership.recorded(next);
+        }
+    }
+
     fn state(&self, pod: &str, node: &Node) -> State {
         let facts = &node.facts;
         let (role, epoch, address) = match &facts.standing {
@@ -729,6 +779,9 @@ impl Model {
             has_data: facts.has_data,
             master_address: address,
             connected: !node.stalled,
+            members: self.concern.members.iter().copied().collect(),
+            acks: self.concern.acks,
+            covered: 0,
             version: "test".into(),
         }
     }

@@ -1,0 +1,119 @@
+//! The write concern: who belongs to the cluster, and how many replicas must hold a write before it is answered.
+//!
+//! The master changes both and records them in the Lease; what is wanted is said here. A pod that is scaled away stays
+//! until its node is no member any more ([`keeps`]): its acknowledgements may be all that some write has.
+
+use std::collections::BTreeSet;
+
+use vectorizer_api::concern::Concern;
+
+use super::{Draft, Severity, Step};
+use crate::names::reason;
+use crate::world::{Member, World};
+
+/// How long one change may take, in ms. The next pass tries again.
+const DEADLINE_MS: u64 = 5_000;
+
+/// Keeps what the Lease says, in case that somebody deletes it.
+pub(super) fn remember(draft: &mut Draft<'_>) {
+    if let Some(grant) = draft.world.lease.grant() {
+        let asked = grant.concern != Concern::default();
+        draft.memory.write_concern = asked.then(|| (&grant.concern).into());
+    }
+}
+
+/// Asks the master for what the spec wants, as far as it can be had now.
+pub(super) fn settle(draft: &mut Draft<'_>) {
+    let world = draft.world;
+    let (Some(master), Some(grant)) = (draft.confirmed_master(), world.lease.grant()) else {
+        return;
+    };
+    let Some(state) = master.state().filter(|s| s.writable) else {
+        return;
+    };
+    let wanted = world
+        .cluster
+        .spec
+        .write_concern
+        .as_ref()
+        .map_or(0, |w| w.acks);
+    let record = &grant.concern;
+    if wanted == 0 && record.acks == 0 && record.members.is_empty() {
+        return;
+    }
+    let members = members(world, record);
+    let replicas = u32::try_from(members.len().saturating_sub(1)).unwrap_or(u32::MAX);
+    if wanted > replicas {
+        let text = format!(
+            "writeConcern.acks is {wanted} and {replicas} replicas have joined: writes wait until there are enough"
+        );
+        draft.wait(Severity::Trouble, reason::WRITE_CONCERN_PENDING, text);
+    }
+    let concern = Concern {
+        members,
+        acks: wanted.min(replicas),
+    };
+    if concern == *record || !concern.members.contains(&state.node_id) {
+        return;
+    }
+    if let Some(to) = draft.peer(master) {
+        draft.steps.push(Step::Members {
+            to,
+            epoch: state.master_epoch,
+            concern,
+            deadline_ms: DEADLINE_MS,
+        });
+    }
+}
+
+/// Who is to belong to the cluster: nodes of wanted pods. One that does not answer keeps its place, as nobody knows
+/// which node it is; one that holds nothing yet has none.
+fn members(world: &World, record: &Concern) -> BTreeSet<uuid::Uuid> {
+    let answering = world.wanted().filter_map(Member::state);
+    let joined = answering.filter(|s| {
+        s.has_data && s.cluster.is_some() && s.cluster == world.status.cluster
+            || record.members.contains(&s.node_id)
+    });
+    let mut members: BTreeSet<_> = joined.map(|s| s.node_id).collect();
+    let unknown = world.wanted().any(|m| m.state().is_none());
+    for id in &record.members {
+        let surplus = world.node(*id).is_some_and(|m| !world.is_wanted(m));
+        if unknown && !surplus {
+            members.insert(*id);
+        }
+    }
+    members
+}
+
+/// Whether a pod has to stay because its node is on record as a member.
+pub(super) fn keeps(world: &World, member: &Member) -> bool {
+    let Some(grant) = world.lease.grant().filter(|g| g.concern.acks > 0) else {
+        return false;
+    };
+    match member.state() {
+        Some(state) => grant.concern.members.contains(&state.node_id),
+        // Which node it is was reported last time.
+        None => {
+            let reported = world.status.nodes.iter().find(|n| n.pod == member.pod);
+            let id = reported.and_then(|n| n.node_id);
+            id.is_none_or(|id| grant.concern.members.contains(&id))
+        }
+    }
+}
+
+/// How many members answer, and how many a failover has to fence so that one of them holds every write that was
+/// acknowledged by as many replicas as the record asks for.
+pub(super) fn quorum(world: &World, concern: &Concern, promised: Option<u64>) -> (usize, usize) {
+    let counts = |m: &&Member| {
+        m.state().is_some_and(|s| {
+            concern.members.contains(&s.node_id)
+                && promised.is_none_or(|epoch| s.promised_epoch >= epoch)
+        })
+    };
+    let needed = if concern.acks == 0 {
+        0
+    } else {
+        concern.quorum()
+    };
+    (world.members.iter().filter(counts).count(), needed)
+}

@@ -1,0 +1,161 @@
+//! The write concern: who belongs to the cluster is on record in time, and failovers keep to it.
+
+use vectorizer_api::concern::Concern;
+
+use super::model::{Model, spec};
+use crate::crd::{PromoteMode, PromotionResult, WriteConcern, WriteLevel};
+use crate::plan::Step;
+use crate::world::Set;
+
+fn wants(model: &mut Model, acks: u32) {
+    model.cluster.spec.write_concern = Some(WriteConcern {
+        acks,
+        level: WriteLevel::Durable,
+        timeout_secs: 10,
+    });
+}
+
+/// A settled cluster of a master and `nodes - 1` replicas, of which `acks` acknowledge.
+fn healthy(nodes: u32, acks: u32) -> Model {
+    let mut model = Model::healthy(nodes);
+    wants(&mut model, acks);
+    model.settle();
+    assert_eq!(model.concern().members.len(), nodes as usize);
+    assert_eq!(model.concern().acks, acks);
+    // The new configuration went around.
+    model.promotions.clear();
+    model.told.clear();
+    model
+}
+
+fn master(model: &Model) -> String {
+    model.master().unwrap()
+}
+
+fn replicas(model: &Model) -> Vec<String> {
+    let pods = model
+        .nodes
+        .keys()
+        .map(|(set, ordinal)| model.cluster.pod(*set, *ordinal));
+    pods.filter(|pod| *pod != master(model)).collect()
+}
+
+#[test]
+fn without_a_write_concern_nothing_is_recorded() {
+    let model = Model::healthy(3);
+    assert_eq!(model.concern(), Concern::default());
+    assert_eq!(model.status.write_concern, None);
+}
+
+#[test]
+fn a_cluster_that_starts_with_a_write_concern_has_it_on_record_once_its_replicas_have_joined() {
+    let mut model = Model::new(2);
+    wants(&mut model, 2);
+    model.settle();
+    assert_eq!(
+        (model.concern().members.len(), model.concern().acks),
+        (3, 2)
+    );
+    let remembered = model.status.write_concern.clone().unwrap();
+    assert_eq!((remembered.members.len(), remembered.acks), (3, 2));
+}
+
+#[test]
+fn a_failover_waits_for_so_many_members_that_one_holds_every_acknowledged_write() {
+    let mut model = healthy(4, 1);
+    let gone = replicas(&model)[0].clone();
+    for pod in [master(&model), gone.clone()] {
+        model.kill(&pod);
+    }
+    let lease = model.lease.clone().unwrap().1;
+    model.ask("a", PromoteMode::Failover, None);
+    model
+        .cluster
+        .spec
+        .promote
+        .as_mut()
+        .unwrap()
+        .deadline_seconds = 3600;
+    for _ in 0..200 {
+        model.pass();
+    }
+    // Two of four answer, three are needed: nothing has changed.
+    assert_eq!(model.lease.clone().unwrap().1, lease);
+    assert!(model.promotions.is_empty());
+    let target = model.status.target.clone().unwrap();
+    let said = target.message.unwrap();
+    assert!(
+        said.contains("2 of 4 members answer; 3 are needed"),
+        "{said}"
+    );
+    model.revive(&gone);
+    model.settle();
+    assert_eq!(model.promotions.len(), 1);
+    let last = model.status.last_promotion.clone().unwrap();
+    assert_eq!(last.result, PromotionResult::Succeeded);
+    assert_eq!(
+        model.concern().acks,
+        1,
+        "the next master is held to the same"
+    );
+}
+
+#[test]
+fn a_pod_that_is_scaled_away_stays_until_its_node_is_no_member_any_more() {
+    let mut model = healthy(4, 1);
+    let before = model.concern();
+    model.cluster.spec.replicas = 1;
+    // The one that is to stay does not acknowledge: what the others hold is all that some write has.
+    model.node("demo-replica-0").stalled = true;
+    for _ in 0..50 {
+        model.pass();
+    }
+    assert_eq!(model.concern(), before);
+    assert!(model.nodes.contains_key(&(Set::Replica, 2)));
+    model.node("demo-replica-0").stalled = false;
+    model.settle();
+    assert_eq!(model.concern().members.len(), 2);
+    assert!(!model.nodes.contains_key(&(Set::Replica, 2)));
+    assert!(!model.nodes.contains_key(&(Set::Replica, 1)));
+}
+
+#[test]
+fn a_member_that_does_not_answer_keeps_its_place_and_one_that_lost_its_volume_does_not() {
+    let mut model = healthy(3, 1);
+    let before = model.concern();
+    model.kill("demo-replica-1");
+    for _ in 0..50 {
+        model.pass();
+    }
+    assert_eq!(model.concern(), before);
+    model.lose_volume("demo-replica-1");
+    model.revive("demo-replica-1");
+    model.settle();
+    let after = model.concern();
+    assert_eq!((after.members.len(), after.acks), (3, 1));
+    assert_ne!(after.members, before.members);
+}
+
+#[test]
+fn a_lease_that_somebody_deleted_is_written_again_with_what_it_said() {
+    let mut model = healthy(3, 2);
+    let before = model.concern();
+    model.lease = None;
+    model.pass();
+    assert_eq!(model.concern(), before);
+    // Nor is it forgotten while the master does not answer either.
+    let pod = master(&model);
+    model.kill(&pod);
+    model.lease = None;
+    model.pass();
+    assert_eq!(model.concern(), before);
+}
+
+#[test]
+fn what_is_on_record_already_is_not_asked_for_again() {
+    let model = healthy(3, 1);
+    let plan = model.plan();
+    let asked = |s: &Step| matches!(s, Step::Members { .. });
+    assert!(!plan.steps.iter().any(asked));
+    assert_eq!(spec(2).write_concern, None);
+}
