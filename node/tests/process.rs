@@ -1,5 +1,6 @@
 //! Real processes of `vectorizer-node` on loopback: two nodes on a laptop, as the specification's samples say, and what
-//! becomes of them when they are killed, stopped, configured, handed over and talked nonsense to.
+//! becomes of them when they are killed, stopped, configured, handed over and talked nonsense to, when the line between
+//! them fails or lies, and when their disk is full.
 //!
 //! Each node has a loopback address of its own, so that all of them use the ports 15002 and 7001 and no two tests, or
 //! two runs of them, ever want the same one. Every wait is for a condition, with a deadline.
@@ -7,16 +8,34 @@
 // All of this is tests, those functions as well that are not marked so.
 #![allow(clippy::unwrap_used)]
 
+#[path = "process/agree.rs"]
+mod agree;
+#[path = "process/bad_line.rs"]
+mod bad_line;
 #[path = "process/configured.rs"]
 mod configured;
+#[path = "process/frozen.rs"]
+mod frozen;
+#[path = "process/full_disk.rs"]
+mod full_disk;
 #[path = "process/harness.rs"]
 mod harness;
 #[path = "process/killed.rs"]
 mod killed;
 #[path = "process/lag.rs"]
 mod lag;
+#[path = "process/load.rs"]
+mod load;
 #[path = "process/nonsense.rs"]
 mod nonsense;
+#[path = "process/promotions.rs"]
+mod promotions;
+#[path = "process/relay.rs"]
+mod relay;
+#[path = "process/resync.rs"]
+mod resync;
+#[path = "process/roles.rs"]
+mod roles;
 #[path = "process/samples.rs"]
 mod samples;
 #[path = "process/started.rs"]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use vectorizer_api::client::{Client, ClientError, Timeouts};
-use vectorizer_api::data::{CreateCollection, EmbeddingItem, InsertVectors, Metric};
+use vectorizer_api::data::{CreateCollection, EmbeddingItem, InsertVectors, Metric, Payload};
 use vectorizer_api::replication::{Replica, Stats, Status};
 use vectorizer_node::http::Addresses;
 use vectorizer_replication::position::Position;
@@ -79,8 +79,13 @@ impl Machine {
 
     /// The specification's replica, following `master`, but trying again each second.
     pub fn replica_of(master: &Machine) -> Self {
+        Machine::following(&master.replication())
+    }
+
+    /// The same, following whoever can be reached at `address`.
+    pub fn following(address: &str) -> Self {
         let yaml = REPLICA
-            .replace("192.168.1.10:7001", &master.replication())
+            .replace("192.168.1.10:7001", address)
             .replace("reconnect_interval_secs: 5", "reconnect_interval_secs: 1");
         Machine::new(&yaml)
     }
@@ -259,19 +264,25 @@ impl Node {
     }
 
     pub async fn try_put(&self, numbers: std::ops::Range<u32>) -> Result<Position, ClientError> {
+        put_with(&self.client, numbers).await
+    }
+
+    /// Writes vectors that exist already, or not yet, each with a payload of so many bytes.
+    pub async fn put_large(&self, numbers: std::ops::Range<u32>, bytes: usize) -> Position {
         let vectors = numbers.map(|number| EmbeddingItem {
-            id: Some(id(number)),
-            embedding: vec![number as f32, 1.0],
-            ..EmbeddingItem::default()
+            payload: Some(Payload::from_iter([(
+                "text".to_owned(),
+                "x".repeat(bytes).into(),
+            )])),
+            ..item(number)
         });
-        let request = InsertVectors {
-            collection: "c".to_owned(),
-            vectors: vectors.collect(),
-            atomic: true,
-            public_key: None,
-        };
-        let reply = self.client.insert_vectors(&request).await?;
-        Ok(reply.position.unwrap())
+        insert(&self.client, vectors.collect()).await.unwrap()
+    }
+
+    /// The last operation that this node has applied.
+    pub async fn end(&self) -> Position {
+        let status = self.status().await;
+        Position::new(status.epoch, status.current_offset)
     }
 
     /// Waits until this node has applied `position`.
@@ -294,20 +305,22 @@ impl Node {
     pub async fn holds(&self, numbers: std::ops::Range<u32>) {
         let mut expected: Vec<_> = numbers.map(|n| (id(n), vec![n as f32, 1.0])).collect();
         expected.sort_by(|a, b| a.0.cmp(&b.0));
+        let found = self.everything().await;
+        assert_eq!(found.len(), expected.len());
+        assert_eq!(found, expected);
+    }
+
+    /// All vectors of `c`, ordered by id.
+    pub async fn everything(&self) -> Vec<(String, Vec<f32>)> {
         let mut found = Vec::new();
         loop {
-            let page = self
-                .client
-                .list_vectors("c", 1000, found.len())
-                .await
-                .unwrap();
+            let page = self.client.list_vectors("c", 1000, found.len());
+            let page = page.await.unwrap();
             if page.vectors.is_empty() {
-                break;
+                return found;
             }
             found.extend(page.vectors.into_iter().map(|v| (v.id, v.vector)));
         }
-        assert_eq!(found.len(), expected.len());
-        assert_eq!(found, expected);
     }
 
     /// The value of a metric without labels.
@@ -335,7 +348,34 @@ impl Drop for Node {
     }
 }
 
-fn id(number: u32) -> String {
+/// The same as [`Node::try_put`], for who has only a client.
+pub async fn put_with(
+    client: &Client,
+    numbers: std::ops::Range<u32>,
+) -> Result<Position, ClientError> {
+    insert(client, numbers.map(item).collect()).await
+}
+
+async fn insert(client: &Client, vectors: Vec<EmbeddingItem>) -> Result<Position, ClientError> {
+    let request = InsertVectors {
+        collection: "c".to_owned(),
+        vectors,
+        atomic: true,
+        public_key: None,
+    };
+    let reply = client.insert_vectors(&request).await?;
+    Ok(reply.position.unwrap())
+}
+
+fn item(number: u32) -> EmbeddingItem {
+    EmbeddingItem {
+        id: Some(id(number)),
+        embedding: vec![number as f32, 1.0],
+        ..EmbeddingItem::default()
+    }
+}
+
+pub fn id(number: u32) -> String {
     format!("{number:06}")
 }
 

@@ -3,23 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use vectorizer_api::client::Client;
 use vectorizer_api::control::{Fence, Follow, Handover, Promote};
 use vectorizer_api::error::ErrorCode;
 use vectorizer_api::replication::Role;
 
 use super::harness::*;
-
-const TOKEN: &str = "the-control-token";
-
-fn commandable(machine: Machine) -> Machine {
-    let token = machine.file("control-token", TOKEN);
-    machine.set(&format!("server.control_token_file={}", token.display()))
-}
-
-fn commander(node: &Node) -> Client {
-    node.client.clone().with_token(TOKEN)
-}
+use super::roles::*;
 
 #[tokio::test]
 async fn a_handover_under_writes_fails_none_and_loses_none() {

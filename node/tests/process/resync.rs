@@ -1,0 +1,184 @@
+//! As long as the log holds what is missing, nothing else is sent: counted over restarts and cuts of every kind.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::agree::agree;
+use super::harness::*;
+use super::relay::{Line, Relay};
+
+/// Heartbeats each second, and patience for two.
+fn impatient(machine: Machine) -> Machine {
+    machine
+        .set("replication.heartbeat_interval_secs=1")
+        .set("replication.replica_timeout_secs=2")
+}
+
+/// Bytes of all log segments of a machine.
+fn log_bytes(machine: &Machine) -> u64 {
+    fn under(dir: &Path) -> u64 {
+        let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+        entries
+            .map(|entry| match entry.path() {
+                path if path.is_dir() => under(&path),
+                path if path.extension().is_some_and(|e| e == "wal") => {
+                    entry.metadata().unwrap().len()
+                }
+                _ => 0,
+            })
+            .sum()
+    }
+    under(&machine.data_dir())
+}
+
+async fn is_connected(replica: &Node, wanted: bool) {
+    until("the replica's session to change", async || {
+        let status = replica.status().await;
+        if status.connected == Some(wanted) {
+            Ok(())
+        } else {
+            Err(status)
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn stopped_and_killed_in_turn_either_side_comes_back_with_a_partial_sync() {
+    let at_home = Machine::master();
+    let elsewhere = Machine::replica_of(&at_home);
+    let (mut master, mut replica) = pair(&at_home, &elsewhere).await;
+    let mut written = 0;
+    for kill in [false, true] {
+        let last = master.put(written..written + 20).await;
+        replica.reaches(last).await;
+        if kill {
+            replica.kill();
+        } else {
+            assert_eq!(replica.stop().await, Some(0));
+        }
+        let last = master.put(written + 20..written + 40).await;
+        replica = elsewhere.start().await;
+        replica.reaches(last).await;
+        assert_eq!(replica.stats().await.partial_syncs, 1);
+
+        if kill {
+            master.kill();
+        } else {
+            assert_eq!(master.stop().await, Some(0));
+        }
+        master = at_home.start().await;
+        let last = master.put(written + 40..written + 60).await;
+        replica.reaches(last).await;
+        let stats = (master.stats().await, replica.stats().await);
+        assert_eq!((stats.0.partial_syncs, stats.1.partial_syncs), (1, 2));
+        assert_eq!((stats.0.full_syncs, stats.1.full_syncs), (0, 0));
+        written += 60;
+    }
+    master.holds(0..written).await;
+    agree([(&at_home, master), (&elsewhere, replica)]).await;
+}
+
+#[tokio::test]
+async fn what_a_restarted_master_writes_before_any_replica_is_back_reaches_them() {
+    let at_home = Machine::master();
+    let elsewhere = Machine::replica_of(&at_home);
+    let (master, replica) = pair(&at_home, &elsewhere).await;
+    let last = master.put(0..20).await;
+    replica.reaches(last).await;
+    replica.kill();
+    master.put(20..40).await;
+    master.kill();
+    let master = at_home.start().await;
+    let last = master.put(40..60).await;
+    let replica = elsewhere.start().await;
+    replica.reaches(last).await;
+    replica.holds(0..60).await;
+    assert_eq!(replica.stats().await.partial_syncs, 1);
+    agree([(&at_home, master), (&elsewhere, replica)]).await;
+}
+
+#[tokio::test]
+async fn after_a_cut_of_the_line_only_what_was_missed_is_sent() {
+    let at_home = Machine::master();
+    let relay = Relay::to(at_home.replication()).await;
+    let elsewhere = Machine::following(&relay.address);
+    let (master, replica) = pair(&at_home, &elsewhere).await;
+    let mut written = 0;
+    for (round, missed) in (1..).zip([0, 1, 100, 20_000]) {
+        relay.set(Line::Cut);
+        is_connected(&replica, false).await;
+        let (sent, logged) = (relay.to_client(), log_bytes(&at_home));
+        let mut last = master.end().await;
+        let end = written + missed;
+        while written < end {
+            let next = end.min(written + 2_000);
+            last = master.put(written..next).await;
+            written = next;
+        }
+        let logged = log_bytes(&at_home) - logged;
+        relay.set(Line::Open);
+        is_connected(&replica, true).await;
+        replica.reaches(last).await;
+        let sent = relay.to_client() - sent;
+        // A greeting and some heartbeats besides.
+        let limit = logged + logged / 10 + 4_096;
+        assert!(
+            sent < limit,
+            "{sent} bytes for {missed} operations, {logged} bytes of log"
+        );
+        let own = replica.stats().await;
+        assert_eq!((own.full_syncs, own.partial_syncs), (0, 1 + round));
+    }
+    agree([(&at_home, master), (&elsewhere, replica)]).await;
+}
+
+#[tokio::test]
+async fn a_line_that_falls_silent_is_given_up_by_both_and_taken_up_again_where_it_was() {
+    let at_home = impatient(Machine::master());
+    let relay = Relay::to(at_home.replication()).await;
+    let elsewhere = impatient(Machine::following(&relay.address));
+    let (master, replica) = pair(&at_home, &elsewhere).await;
+    let seen = master.put(0..20).await;
+    replica.reaches(seen).await;
+    relay.set(Line::Silent);
+    let last = master.put(20..40).await;
+    is_connected(&replica, false).await;
+    until("the master to give up as well", async || {
+        match master.status().await.connected_replicas {
+            0 => Ok(()),
+            more => Err(more),
+        }
+    })
+    .await;
+    assert_eq!(replica.end().await, seen);
+    relay.set(Line::Cut);
+    relay.set(Line::Open);
+    replica.reaches(last).await;
+    agree([(&at_home, master), (&elsewhere, replica)]).await;
+}
+
+/// `CUT_SECS=60 cargo test -p vectorizer-node --test process -- --ignored a_long_cut`
+#[tokio::test]
+#[ignore = "takes CUT_SECS seconds, 10 unless set"]
+async fn a_long_cut_under_writes_is_closed_by_a_partial_sync() {
+    let seconds = std::env::var("CUT_SECS").map_or(10, |text| text.parse().unwrap());
+    let at_home = Machine::master();
+    let relay = Relay::to(at_home.replication()).await;
+    let elsewhere = Machine::following(&relay.address);
+    let (master, replica) = pair(&at_home, &elsewhere).await;
+    relay.set(Line::Cut);
+    let begun = std::time::Instant::now();
+    let (mut written, mut last) = (0, master.end().await);
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        last = master.put(written..written + 10).await;
+        written += 10;
+    }
+    relay.set(Line::Open);
+    replica.reaches(last).await;
+    replica.holds(0..written).await;
+    let own = replica.stats().await;
+    println!("{written} operations were missed in {seconds} s");
+    assert_eq!((own.full_syncs, own.partial_syncs), (0, 2));
+    agree([(&at_home, master), (&elsewhere, replica)]).await;
+}
