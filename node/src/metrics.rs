@@ -255,6 +255,13 @@ impl Sources {
             "Age of the oldest operation that a connected replica lacks",
             connected().map(|replica| replica.lag_ms).max().unwrap_or(0),
         )?;
+        let state = self.writer.state();
+        let covered = state.borrow().covered.offset;
+        out.gauge(
+            "covered_offset",
+            "Offset up to which as many replicas as the cluster asks for are known to hold the log",
+            covered.max(self.replicas.covered()),
+        )?;
         let links = &self.links;
         let read = |counter: &AtomicU64| counter.load(Relaxed);
         out.gauge(

@@ -8,6 +8,8 @@
 // All of this is tests, those functions as well that are not marked so.
 #![allow(clippy::unwrap_used)]
 
+#[path = "process/acknowledged.rs"]
+mod acknowledged;
 #[path = "process/agree.rs"]
 mod agree;
 #[path = "process/bad_line.rs"]

@@ -93,9 +93,10 @@ pub(super) async fn admit(api: &Api, parts: Parts, bytes: Bytes, next: Next) -> 
         replicas.mark_unchanged();
         match way(&state, forwarded) {
             Way::Here if short_of(api, asked).is_some() => {
-                let gathering = state
-                    .master_since
-                    .is_some_and(|at| at.elapsed() < GATHERING);
+                let gathering = !api.replicas.has_gathered()
+                    && state
+                        .master_since
+                        .is_some_and(|at| at.elapsed() < GATHERING);
                 if let (false, Some(error)) = (gathering, short_of(api, asked)) {
                     return refuse(&error);
                 }
@@ -215,7 +216,7 @@ pub(super) async fn carry_out(api: &Api, request: WriteRequest) -> Result<WriteR
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
-    use vectorizer_replication::position::History;
+    use vectorizer_replication::position::{History, Position};
 
     use super::*;
 
@@ -233,6 +234,7 @@ mod tests {
             has_data: true,
             syncing: false,
             handing_over: false,
+            covered: Position::ZERO,
             master_since: None,
             handed_over_at: None,
             fault: None,

@@ -39,6 +39,8 @@ struct Quorum {
     /// First offset of the epoch: nothing counts as covered before its own first record is.
     first_offset: u64,
     waiting: Waiting<oneshot::Sender<()>>,
+    /// As many replicas as are waited for have been in sync at once, in this epoch.
+    gathered: bool,
 }
 
 impl Quorum {
@@ -126,6 +128,11 @@ impl ReplicaTable {
         self.quorum.lock().coverage(&roster).in_sync()
     }
 
+    /// Whether there were enough replicas at once since this node became master: before that, they are only connecting.
+    pub fn has_gathered(&self) -> bool {
+        self.quorum.lock().gathered
+    }
+
     /// The offset up to which as many replicas as the cluster asks for have acknowledged; 0 while it asks for none, and
     /// until the epoch's own first record is covered.
     pub fn covered(&self) -> u64 {
@@ -158,10 +165,12 @@ impl ReplicaTable {
     fn acknowledge(&self) {
         let roster = self.roster.lock();
         let mut quorum = self.quorum.lock();
-        if quorum.waiting.is_empty() {
+        if quorum.waiting.is_empty() && quorum.gathered {
             return;
         }
         let coverage = quorum.coverage(&roster);
+        let enough = usize::try_from(quorum.acks()).is_ok_and(|acks| coverage.in_sync() >= acks);
+        quorum.gathered |= enough;
         for waiter in quorum.waiting.take_covered(&coverage) {
             // Who asked may have gone.
             let _ = waiter.send(());
@@ -194,6 +203,7 @@ impl ReplicaTable {
             let mut quorum = self.quorum.lock();
             quorum.waiting.take_all();
             quorum.first_offset = first_offset;
+            quorum.gathered = false;
         }
         drop(own);
         self.changed.send_replace(());

@@ -131,6 +131,7 @@ impl Writer {
         if offset > own.covered.offset {
             let epoch = own.history.epoch_at(offset);
             self.save_role(|role| role.covered = Position { epoch, offset });
+            self.publish_state();
         }
         Ok(())
     }

@@ -27,6 +27,8 @@ pub struct NodeState {
     pub master_url: Option<String>,
     /// Epochs in the log.
     pub history: History,
+    /// The last position that enough replicas were known to hold: this node never gives it up.
+    pub covered: Position,
     /// Whether the store holds a usable copy: false on an empty volume and until a first full sync is exact.
     pub has_data: bool,
     /// Whether a full sync is being received.
@@ -65,6 +67,7 @@ impl NodeState {
             master_address: None,
             master_url: None,
             history: History::default(),
+            covered: Position::ZERO,
             has_data: false,
             syncing: false,
             handing_over: false,

@@ -457,6 +457,7 @@ impl Writer {
             master_address,
             master_url,
             history: own.history.clone(),
+            covered: own.covered,
             has_data: own.has_data,
             syncing,
             handing_over: self.hold.is_some(),

@@ -213,6 +213,11 @@ impl Node {
         status.await.code()
     }
 
+    /// What it logged so far.
+    pub fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
     pub fn signal(&self, name: &str) {
         let pid = self.child.id();
         let sent = Command::new("sh")
