@@ -127,6 +127,18 @@ impl Cluster {
         .await
     }
 
+    /// Waits until that many nodes are on record as members, of which `acks` replicas acknowledge each write.
+    pub async fn acknowledges(&self, members: usize, acks: u64) -> Result<()> {
+        let what = format!("{members} members of {} on record, {acks} acks", self.name);
+        self.wait(&what, START, |object| {
+            let record = &object["status"]["writeConcern"];
+            let found = record["members"].as_array().map(Vec::len);
+            let as_asked = (found, record["acks"].as_u64()) == (Some(members), Some(acks));
+            ensure(as_asked, || format!("on record: {record}"))
+        })
+        .await
+    }
+
     /// The master's pod and epoch, as decided.
     pub async fn master(&self) -> Result<(String, u64)> {
         let object = self.object().await?;

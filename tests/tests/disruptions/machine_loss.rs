@@ -1,6 +1,8 @@
 //! The machine under the master is switched off, and a replica is promoted because somebody asks for it.
 
+use serde_json::json;
 use vectorizer_e2e::checker::pod::Checker;
+use vectorizer_e2e::checker::report::Report;
 use vectorizer_e2e::cluster::{Cluster, START};
 use vectorizer_e2e::failure::Result;
 use vectorizer_e2e::machine;
@@ -9,18 +11,45 @@ use vectorizer_e2e::wait::seconds;
 
 #[tokio::test]
 async fn a_failover_asked_for_replaces_a_master_whose_machine_is_lost() {
-    scenario("machine", machine_lost).await;
+    scenario("machine", asynchronous).await;
 }
 
-async fn machine_lost(scope: Scope) -> Result<()> {
+#[tokio::test]
+async fn with_a_write_concern_a_lost_machine_takes_no_acknowledged_write_along() {
+    scenario("concern", synchronous).await;
+}
+
+async fn asynchronous(scope: Scope) -> Result<()> {
     let cluster = Cluster::start(&scope, "trio", 2).await?;
+    let (report, known) = machine_lost(&scope, &cluster).await?;
+    // Replication is asynchronous: a lost machine may take the end of its epoch along. That it is only the end, the
+    // checker has made sure of; how much, a person wants to know.
+    println!(
+        "{:#?}\nacknowledged {}, lost {}, operations reported lost {known}",
+        report.phases, report.acknowledged, report.lost
+    );
+    Ok(())
+}
+
+async fn synchronous(scope: Scope) -> Result<()> {
+    let spec = json!({ "replicas": 2, "writeConcern": { "acks": 1 } });
+    let cluster = Cluster::create(&scope, "held", spec).await?;
+    cluster.ready(2, START).await?;
+    cluster.acknowledges(3, 1).await?;
+    let (report, _) = machine_lost(&scope, &cluster).await?;
+    report.nothing_lost()?;
+    cluster.acknowledges(3, 1).await
+}
+
+/// The master's machine is switched off under writes, and comes back.
+async fn machine_lost(scope: &Scope, cluster: &Cluster) -> Result<(Report, u64)> {
     let (master, epoch) = cluster.master().await?;
     let lost = machine::of_pod(&scope.client, &scope.namespace, &master).await?;
     let other = machine::other_than(&scope.client, &lost).await?;
-    let checker = Checker::start(&scope, &cluster, Some(&other)).await?;
+    let checker = Checker::start(scope, cluster, Some(&other)).await?;
     checker.phase("lost").await?;
     machine::kill(&lost).await?;
-    let failed_over = fail_over(&cluster, &checker, &master, epoch).await;
+    let failed_over = fail_over(cluster, &checker, &master, epoch).await;
     // Whatever came of it, other scenarios need the machine.
     machine::restore(&scope.client, &lost).await?;
     let known = failed_over?;
@@ -30,14 +59,7 @@ async fn machine_lost(scope: Scope) -> Result<()> {
     assert!(cluster.replicas().await?.contains(&master));
     cluster.caught_up(&master, seconds(120)).await?;
     checker.acknowledged(100, seconds(60)).await?;
-    let report = checker.finish().await?;
-    // Replication is asynchronous: a lost machine may take the end of its epoch along. That it is only the end, the
-    // checker has made sure of; how much, a person wants to know.
-    println!(
-        "{:#?}\nacknowledged {}, lost {}, operations reported lost {known}",
-        report.phases, report.acknowledged, report.lost
-    );
-    Ok(())
+    Ok((checker.finish().await?, known))
 }
 
 /// Asks for the failover, waits for writes, and answers how many operations the operator knows to be lost.

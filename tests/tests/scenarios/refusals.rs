@@ -107,6 +107,16 @@ fn creations() -> Vec<(&'static str, Value, &'static str)> {
         ),
         (
             "wrong",
+            json!({ "replicas": 1, "writeConcern": { "acks": 2 } }),
+            "writeConcern.acks: at most as many as there are replicas",
+        ),
+        (
+            "wrong",
+            json!({ "writeConcern": { "acks": 1, "level": "Received" } }),
+            "spec.writeConcern.level: Unsupported value",
+        ),
+        (
+            "wrong",
             json!({ "podLabels": { "vectorizer.hivellm.io/role": "master" } }),
             "podLabels: vectorizer.hivellm.io/*",
         ),

@@ -99,3 +99,34 @@ async fn below_the_master(scope: Scope) -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn a_write_concern_is_raised_and_lowered_and_pods_go_only_once_they_are_no_members() {
+    scenario("acks", raised_and_lowered).await;
+}
+
+async fn raised_and_lowered(scope: Scope) -> Result<()> {
+    let cluster = Cluster::start(&scope, "held", 2).await?;
+    let checker = Checker::start(&scope, &cluster, None).await?;
+    let concern = |acks: u64| json!({ "spec": { "writeConcern": { "acks": acks } } });
+    cluster.patch(concern(2)).await?;
+    cluster.acknowledges(3, 2).await?;
+    checker.acknowledged(100, seconds(60)).await?;
+    let scale = ["scale", "vc/held", "-n", &scope.namespace, "--replicas=1"];
+    let refused = shell::run("kubectl", &scale, "").await?;
+    assert!(
+        !refused.success && refused.stderr.contains("writeConcern.acks"),
+        "{}",
+        refused.stderr
+    );
+    cluster
+        .patch(json!({ "spec": { "replicas": 1, "writeConcern": { "acks": 1 } } }))
+        .await?;
+    cluster.acknowledges(2, 1).await?;
+    cluster.ready(1, START).await?;
+    checker.acknowledged(100, seconds(60)).await?;
+    let report = checker.finish().await?;
+    report.nothing_lost()?;
+    assert_eq!(report.refused, 0, "{:?}", report.reasons);
+    Ok(())
+}
