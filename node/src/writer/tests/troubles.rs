@@ -35,6 +35,8 @@ async fn pair(a: &TempDir, b: &TempDir) -> (Node, Node, SessionId) {
     let to = replica(b.path(), 1).await;
     let session = to.writer.accept_master(1, CLUSTER).await.unwrap();
     copy(&from, &to, session, 0).await;
+    // The writer answers before it publishes.
+    to.writer.settled().await;
     (from, to, session)
 }
 
@@ -68,6 +70,7 @@ async fn a_tail_that_cannot_be_written_aside_stays_and_is_undone_once_there_is_r
 
     std::fs::remove_file(&aside).unwrap();
     let outcome = from.writer.truncate(session, at).await.unwrap();
+    from.writer.settled().await;
     assert_eq!(outcome, TruncateOutcome::Done);
     assert_eq!(from.store.digest(), to.store.digest());
 }
@@ -80,6 +83,7 @@ async fn an_operation_that_cannot_be_applied_stops_the_replica_and_is_not_in_its
     let incarnation = 99;
     let bad = next_batch(&to, 1, &Record::DropCollection { incarnation });
     let error = to.writer.replicate(session, vec![bad]).await.unwrap_err();
+    to.writer.settled().await;
     assert!(matches!(error, SinkError::Mismatch(_)), "{error}");
     assert!(error.to_string().contains("incarnation 99"), "{error}");
     assert_eq!(to.writer.progress().borrow().end, before);
@@ -103,6 +107,7 @@ async fn a_replica_that_stopped_over_a_fault_is_not_promoted() {
     let incarnation = 99;
     let bad = next_batch(&to, 1, &Record::DropCollection { incarnation });
     to.writer.replicate(session, vec![bad]).await.unwrap_err();
+    to.writer.settled().await;
     let at = to.writer.progress().borrow().end.position;
     let (cluster, epoch) = (CLUSTER, 2);
     let promote = Command::Promote { cluster, epoch, at };
