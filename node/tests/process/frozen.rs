@@ -22,11 +22,11 @@ async fn a_frozen_replica_costs_the_master_a_bounded_amount_of_memory_and_catche
     replica.signal("STOP");
     let before = master.memory();
     let mut last = master.end().await;
-    for _ in 0..24 {
+    for _ in 0..32 {
         last = master.put_large(0..MANY, LARGE).await;
     }
     let grown = master.memory().saturating_sub(before);
-    println!("{} MiB more for 96 MiB of writes", grown / MIB);
+    println!("{} MiB more for 128 MiB of writes", grown / MIB);
     assert!(grown < 64 * MIB, "{} MiB", grown / MIB);
     assert!(master.only_replica().await.lag_operations > 0);
     replica.signal("CONT");
