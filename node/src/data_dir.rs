@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, flock, statvfs};
-use vectorizer_replication::position::LogEnd;
+use vectorizer_replication::position::{History, LogEnd};
 
 use crate::journal::{Journal, JournalError, JournalOptions, LogReader, ReadError};
 use crate::role::{RoleError, RoleFile, RoleState};
@@ -208,6 +208,22 @@ impl DataDir {
         to: u64,
     ) -> Result<UndoOutcome, DataDirError> {
         undo::undo(self, journal, store, role, to)
+    }
+
+    /// Before a full sync takes the place of what is here: writes to `rollback/` what the log holds and one of this
+    /// history, that ends at offset `end`, cannot hold.
+    pub fn write_divergence_aside(
+        &self,
+        log: &LogReader,
+        role: &RoleState,
+        (history, end): (&History, u64),
+    ) -> Result<(), DataDirError> {
+        let own_end = log.end().position.offset;
+        let common = role.history.common_end(own_end, history, end);
+        if common >= own_end {
+            return Ok(());
+        }
+        undo::write_aside(self, log, common)
     }
 
     /// Starts the thread that writes checkpoints of `store` into the current generation.

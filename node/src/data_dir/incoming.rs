@@ -139,6 +139,14 @@ impl Incoming {
         self.journal.end()
     }
 
+    /// The epochs of its log, up to its end.
+    pub fn history(&self) -> Option<History> {
+        match &self.content {
+            Content::Loaded(store, _) => Some(store.history()),
+            Content::Chunks(_, _) | Content::Refused => None,
+        }
+    }
+
     /// Whether everything is there for [`Self::install`]: chunks complete and the log at or beyond `exact_from`.
     pub fn is_exact(&self) -> bool {
         match &self.content {

@@ -8,14 +8,15 @@
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 
-use vectorizer_replication::batch::Batch;
-
 use super::recover::replay;
 use super::step::reached;
 use super::{DataDir, DataDirError, checkpoint, io_error, sync_dir};
-use crate::journal::{Journal, JournalError, LogReader};
+use crate::journal::{Journal, LogReader};
 use crate::role::RoleFile;
 use crate::store::Store;
+
+/// Bytes of log read at a time.
+const PIECE_BYTES: usize = 4 << 20;
 
 /// What became of an attempt to undo operations.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,21 +85,21 @@ fn prepare(
     if to < journal.reader().first_offset().saturating_sub(1) {
         return Ok(Err(UndoOutcome::NeedsSnapshot));
     }
-    let undone = match journal.batches_after(to) {
-        Ok(undone) => undone,
-        // A point that the master names and that no batch ends at here: the two logs differ below it.
-        Err(JournalError::NotABoundary { .. }) => return Ok(Err(UndoOutcome::NeedsSnapshot)),
-        Err(error) => return Err(error.into()),
-    };
-    let Some(last) = undone.last() else {
+    journal.publish();
+    let log = journal.reader();
+    if log.end().position.offset == to {
         return Ok(Err(UndoOutcome::Done));
-    };
+    }
+    if log.chain_at(to)?.is_none() {
+        // A point that the master names and that no batch ends at here: the two logs differ below it.
+        return Ok(Err(UndoOutcome::NeedsSnapshot));
+    }
     let exact = exact_from(generation)?;
-    let Some(rebuilt) = rebuild(generation, &exact, &journal.reader(), to)? else {
+    let Some(rebuilt) = rebuild(generation, &exact, &log, to)? else {
         return Ok(Err(UndoOutcome::NeedsSnapshot));
     };
     reached("undo: store rebuilt");
-    write_aside(data, last.epoch(), to, &undone)?;
+    write_aside(data, &log, to)?;
     Ok(Ok(Prepared { exact, rebuilt }))
 }
 
@@ -139,30 +140,36 @@ fn rebuild(
     Ok(Some(store))
 }
 
-fn write_aside(data: &DataDir, epoch: u64, to: u64, undone: &[Batch]) -> Result<(), DataDirError> {
+/// Writes everything of the log after `to`, the end of a batch, to a file of its own, durably; as far back as the log
+/// goes, if that is not as far.
+pub(super) fn write_aside(data: &DataDir, log: &LogReader, to: u64) -> Result<(), DataDirError> {
     let dir = data.path().join("rollback");
     fs::create_dir_all(&dir).map_err(|error| io_error("creating", &dir, error))?;
-    let last = undone.last().map_or(to, Batch::last_offset);
-    let path = dir.join(format!("{epoch}-{}-{last}", to + 1));
+    let (first, end) = (log.first_offset().max(to + 1), log.end().position);
+    let path = dir.join(format!("{}-{first}-{}", end.epoch, end.offset));
+    let failed = |error| io_error("writing", &path, error);
     let write = || {
-        let mut file = BufWriter::new(File::create(&path)?);
-        for batch in undone {
-            file.write_all(batch.bytes())?;
+        let mut file = BufWriter::new(File::create(&path).map_err(failed)?);
+        let mut next = first;
+        while next <= end.offset {
+            for batch in log.read(next, PIECE_BYTES)? {
+                next = batch.last_offset() + 1;
+                file.write_all(batch.bytes()).map_err(failed)?;
+            }
         }
-        file.flush()?;
-        file.get_ref().sync_all()
+        file.flush().map_err(failed)?;
+        file.get_ref().sync_all().map_err(failed)
     };
-    write().map_err(|error| {
+    write().inspect_err(|_: &DataDirError| {
         // It is all still in the log: half a copy of it helps nobody, least of all a full disk.
         let _ = fs::remove_file(&path);
-        io_error("writing", &path, error)
     })?;
     sync_dir(&dir)?;
     sync_dir(data.path())?;
     tracing::warn!(
         file = %path.display(),
-        operations = last - to,
-        "operations that no other node has are undone; they were written aside"
+        operations = end.offset + 1 - first,
+        "operations that no other node has are given up; they were written aside"
     );
     Ok(())
 }

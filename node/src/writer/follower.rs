@@ -13,6 +13,7 @@ use vectorizer_replication::position::{EpochStart, History, Position};
 use super::thread::{Writer, abort};
 use super::{SessionId, SinkError, TruncateOutcome};
 use crate::data_dir::{DataDirError, Incoming, UndoOutcome};
+use crate::role::RoleError;
 use crate::store::{Record, SnapshotHeader, SnapshotTrailer};
 
 /// A session with a master.
@@ -278,11 +279,22 @@ impl Writer {
         let Some(incoming) = session.incoming.take() else {
             return Ok(());
         };
+        if let Err(error) = self.keep_what_diverges(&incoming) {
+            if error.is_disk() {
+                return Err(self.give_up_snapshot(&error));
+            }
+            // The full sync may be what mends it.
+            tracing::error!(%error, "the log cannot be read: what only this node had is not written aside");
+        }
         self.checkpoints.stop();
         match incoming.install(&mut self.role, |role| role.has_data = true) {
             Ok((store, journal)) => {
                 self.store.replace_with(store);
                 self.journal.replace_with(journal);
+            }
+            Err(error @ DataDirError::Role(RoleError::Unwritten { .. })) => {
+                self.restart_checkpoints();
+                return Err(self.give_up_snapshot(&error));
             }
             Err(error) => abort(&error),
         }
@@ -291,5 +303,17 @@ impl Writer {
         self.reset_durable();
         self.publish_state();
         Ok(())
+    }
+
+    /// A former master may hold operations that the full sync knows nothing of: they are not lost without a trace.
+    fn keep_what_diverges(&mut self, incoming: &Incoming) -> Result<(), DataDirError> {
+        let Some(history) = incoming.history() else {
+            return Ok(());
+        };
+        self.journal.publish();
+        let end = incoming.end().position.offset;
+        let log = self.journal.reader();
+        self.data
+            .write_divergence_aside(&log, self.role.state(), (&history, end))
     }
 }

@@ -44,7 +44,7 @@ async fn an_answered_write_is_on_the_disk_of_a_replica_and_one_that_is_not_says_
         let durable = master.only_replica().await.durable_offset;
         assert!(durable >= written.offset, "{durable} after {written}");
     }
-    replica.signal("STOP");
+    replica.freeze().await;
     let error = refusal(master.try_put(50..51).await.unwrap_err());
     replica.signal("CONT");
     assert_eq!(error.error_type, ErrorCode::OutcomeUnknown);

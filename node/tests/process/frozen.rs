@@ -19,7 +19,7 @@ async fn a_frozen_replica_costs_the_master_a_bounded_amount_of_memory_and_catche
         master.put_large(0..MANY, LARGE).await;
     }
     replica.reaches(master.end().await).await;
-    replica.signal("STOP");
+    replica.freeze().await;
     let before = master.memory();
     let mut last = master.end().await;
     for _ in 0..32 {
@@ -46,7 +46,7 @@ async fn a_frozen_master_is_given_up_and_followed_again_when_it_wakes() {
     let (master, replica) = pair(&at_home, &elsewhere).await;
     let last = master.put(0..20).await;
     replica.reaches(last).await;
-    master.signal("STOP");
+    master.freeze().await;
     until("the replica to give its master up", async || {
         let status = replica.status().await;
         if status.connected == Some(false) {

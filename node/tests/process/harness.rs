@@ -226,6 +226,25 @@ impl Node {
         assert!(sent.unwrap().success());
     }
 
+    /// SIGSTOP. Returns when every thread stands still, which on a busy machine is not at once.
+    pub async fn freeze(&self) {
+        self.signal("STOP");
+        let tasks = format!("/proc/{}/task", self.child.id());
+        until("all threads to stop", async || {
+            for task in fs::read_dir(&tasks).unwrap() {
+                let stat =
+                    fs::read_to_string(task.unwrap().path().join("stat")).unwrap_or_default();
+                // The state follows the name, which is in parentheses.
+                let state = stat.rsplit_once(") ").map(|(_, rest)| rest.to_owned());
+                if state.is_some_and(|state| !state.starts_with('T')) {
+                    return Err(stat);
+                }
+            }
+            Ok(())
+        })
+        .await;
+    }
+
     /// Memory in use, in bytes.
     pub fn memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

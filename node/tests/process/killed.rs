@@ -2,6 +2,7 @@
 
 use vectorizer_replication::position::Position;
 
+use super::agree::{agree, agree_after};
 use super::harness::*;
 
 #[tokio::test]
@@ -30,6 +31,7 @@ async fn a_killed_replica_comes_back_at_its_position_and_takes_only_what_it_miss
         master.only_replica().await.id,
         "the same replica"
     );
+    agree([(&at_home, master), (&elsewhere, replica)]).await;
 }
 
 #[tokio::test]
@@ -67,8 +69,7 @@ async fn a_killed_master_comes_back_with_all_that_it_acknowledged_and_its_replic
     let written = master.put(40..60).await;
     replica.reaches(written).await;
     replica.holds(0..60).await;
-    assert_eq!(replica.stats().await.full_syncs, 0);
-    assert_eq!(master.stats().await.full_syncs, 0);
+    agree([(&at_home, master), (&elsewhere, replica)]).await;
 }
 
 #[tokio::test]
@@ -101,7 +102,7 @@ async fn both_killed_in_the_middle_of_writes_agree_again_afterwards() {
         .await;
     master.holds(0..written).await;
     replica.holds(0..written).await;
-    assert_eq!(replica.stats().await.full_syncs, 0);
+    agree([(&at_home, master), (&elsewhere, replica)]).await;
 }
 
 #[tokio::test]
@@ -143,6 +144,8 @@ async fn a_gap_longer_than_the_log_is_closed_by_a_full_sync_and_the_next_one_is_
     replica.reaches(last).await;
     let own = replica.stats().await;
     assert_eq!((own.full_syncs, own.partial_syncs), (0, 1));
+    // The one that this master has sent.
+    agree_after(1..=1, [(&at_home, master), (&elsewhere, replica)]).await;
 }
 
 #[tokio::test]

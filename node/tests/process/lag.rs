@@ -2,6 +2,7 @@
 
 use vectorizer_api::replication::ReplicaStatus;
 
+use super::agree::agree;
 use super::harness::*;
 
 #[tokio::test]
@@ -19,7 +20,7 @@ async fn a_replica_that_stands_still_lags_by_operations_and_by_time_and_catches_
         }
     })
     .await;
-    replica.signal("STOP");
+    replica.freeze().await;
 
     let written = master.put(5..28).await;
     let behind = until("the lag to pass a second", async || {
@@ -63,6 +64,7 @@ async fn a_replica_that_stands_still_lags_by_operations_and_by_time_and_catches_
     .await;
     assert_eq!((listed.lag_operations, listed.lag_ms), (0, 0));
     assert_eq!(master.stats().await.operations_pending, 0);
+    agree([(&at_home, master), (&elsewhere, replica)]).await;
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::agree::agree;
 use super::harness::*;
 
 /// Sends bytes and waits until the other side closes; how much it said before.
@@ -54,6 +55,8 @@ async fn whoever_speaks_nonsense_on_the_replication_port_is_cut_off() {
     assert!(grown < 64 << 20, "{grown} bytes of memory for nonsense");
     assert!(master.metric("vectorizer_link_refused_total").await >= 4);
     assert_eq!(master.status().await.connected_replicas, 1);
+    drop(half_said);
+    agree([(&at_home, master), (&elsewhere, replica)]).await;
 }
 
 #[tokio::test]

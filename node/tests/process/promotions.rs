@@ -2,7 +2,7 @@
 
 use vectorizer_api::replication::Role;
 
-use super::agree::agree;
+use super::agree::{agree, agree_after};
 use super::harness::*;
 use super::relay::{Line, Relay};
 use super::roles::*;
@@ -61,7 +61,7 @@ async fn after_the_death_of_the_master_the_others_go_on_and_it_comes_back_as_it_
     agree([(b, second), (a, first), (c, third)]).await;
 }
 
-/// What the former master wrote alone, file by file, is what `numbers` names, at `from` onwards.
+/// What the former master wrote alone in its epoch 1 is in a file: these operations and no others.
 fn assert_aside(machine: &Machine, from: u64, to: u64) {
     let entries = std::fs::read_dir(machine.data_dir().join("rollback")).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -130,4 +130,33 @@ async fn a_replica_that_was_away_during_a_promotion_finds_its_way_to_the_new_mas
     assert_eq!(third.stats().await.partial_syncs, 1);
     let [_, b, c] = &machines;
     agree([(b, second), (c, third)]).await;
+}
+
+#[tokio::test]
+async fn a_former_master_that_needs_a_whole_copy_keeps_aside_what_it_wrote_alone() {
+    let first = commandable(Machine::master());
+    let relay = Relay::to(first.replication()).await;
+    let second = commandable(Machine::following(&relay.address))
+        .set("replication.log_size=64")
+        .set("storage.segment_bytes=4096");
+    let (old, new) = pair(&first, &second).await;
+    let shared = old.put(0..20).await;
+    new.reaches(shared).await;
+    relay.set(Line::Cut);
+    let lost = old.put(20..30).await;
+    take_over(&new).await;
+    let mut written = 100;
+    let last = until("the log to begin after what both have", async || {
+        let last = new.put(written..written + 20).await;
+        written += 20;
+        match new.metric("vectorizer_log_first_offset").await {
+            first if first > shared.offset + 1 => Ok(last),
+            first => Err(first),
+        }
+    })
+    .await;
+    follow(&old, &new, &second).await;
+    old.reaches(last).await;
+    assert_aside(&first, shared.offset + 1, lost.offset);
+    agree_after(1..=1, [(&second, new), (&first, old)]).await;
 }

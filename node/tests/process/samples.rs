@@ -4,6 +4,7 @@ use vectorizer_api::data::{CreateCollection, InsertText, InsertTexts, Search, Te
 use vectorizer_api::error::ErrorCode;
 use vectorizer_api::replication::{ReplicaStatus, Role};
 
+use super::agree::agree;
 use super::harness::*;
 
 #[tokio::test]
@@ -139,6 +140,7 @@ async fn two_nodes_from_the_samples_of_the_environment_replicate() {
     replica.reaches(position).await;
     replica.holds(0..10).await;
     assert_eq!(master.addresses.replication.unwrap().to_string(), address);
+    agree([(&at_home, master), (&elsewhere, replica)]).await;
 }
 
 #[tokio::test]
@@ -166,4 +168,5 @@ async fn with_a_shared_token_only_those_who_know_it_replicate() {
     assert_eq!(master.status().await.connected_replicas, 1);
     assert_eq!(stranger.status().await.current_offset, 0);
     assert!(!stranger.client.ready().await.unwrap());
+    agree([(&at_home, master), (&elsewhere, replica)]).await;
 }
