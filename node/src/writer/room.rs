@@ -7,7 +7,8 @@
 //! | below two fifths of it (2 %) | checkpoints and incoming full syncs are given up: `data_dir/checkpoint.rs` |
 //! | below a fifth of it (1 %) | everything that needs the log is refused: deletes, following, opening an epoch |
 //!
-//! Below that only the role file is written, which is small; where even that fails, its command is refused.
+//! Below that only the role file is written, which is small; where even that fails, its command is refused. What somebody
+//! else takes between the question and the write still ends the process, and a restart finds all that was acknowledged.
 
 use super::thread::Writer;
 

@@ -175,6 +175,40 @@ async fn below_the_first_limit_writes_that_grow_are_refused_and_deletes_go_on() 
 }
 
 #[tokio::test]
+async fn on_a_disk_that_gets_short_the_log_is_held_for_full_syncs_no_longer() {
+    let dir = TempDir::new().unwrap();
+    let free = crate::data_dir::free_space(dir.path()).unwrap();
+    let options = WriterOptions {
+        // Enough is free for writes, but not twice as much.
+        min_free_fraction: free.fraction_after(0) * 0.8,
+        ..WriterOptions::default()
+    };
+    let journal = JournalOptions {
+        segment_bytes: 4_096,
+        log_size: 16,
+        ..JournalOptions::default()
+    };
+    let (data, opened) = DataDir::open(dir.path(), journal).unwrap();
+    let permit = Permit::unlimited();
+    let writer = start(data, opened, permit, Uuid::new_v4(), options).unwrap();
+    let writer = writer.handle;
+    let (cluster, epoch) = (CLUSTER, 1);
+    let initialize = Command::Initialize { cluster, epoch };
+    writer.command(initialize).await.unwrap();
+    writer.write(create("c")).await.unwrap();
+    let log = writer.log();
+    let _pin = log.pin(1).unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while log.first_offset() == 1 {
+        assert!(std::time::Instant::now() < deadline, "the log is held");
+        let items = (0..20).map(|n| item(&format!("{n}"), &[1.0, 2.0]));
+        writer.write(upsert(items.collect(), true)).await.unwrap();
+        // Retention and checkpoints look from time to time.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_command_that_cannot_be_written_down_is_refused_and_promises_nothing() {
     let (a, b) = two_dirs();
     let (_from, to, _) = pair(&a, &b).await;
