@@ -22,12 +22,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use vectorizer_replication::batch::Batch;
 use vectorizer_replication::position::{Chain, EpochStart, History, LogEnd, Position};
 
 pub use codec::CodecError;
+use codec::{floats, own};
 pub use collection::{Collection, CollectionInfo, Page, VectorRecord};
 pub use config::{
     CollectionConfig, ConfigError, MAX_DESCRIPTION_LEN, MAX_DIMENSION, MAX_ID_LEN, MAX_NAME_LEN,
@@ -36,7 +38,7 @@ pub use config::{
 pub use digest::{Digest, StoreDigest};
 pub use filter::{Filter, FilterError};
 pub use hybrid::{Fusion, HybridRequest};
-pub use record::{Record, RecordError};
+pub use record::{Numbers, Op, Record, RecordError, encode_put, put_len};
 pub use search::{Hit, SearchError, SearchRequest};
 pub use snapshot::{SnapshotError, SnapshotHeader, SnapshotLoader, SnapshotScan, SnapshotTrailer};
 
@@ -150,21 +152,25 @@ impl Store {
     /// A batch that does not follow what was applied, or does not decode, changes nothing. After any other error the
     /// store holds a part of the batch and must not be used any more.
     pub fn apply_batch(&self, batch: &Batch) -> Result<(), ApplyError> {
-        let records = Record::decode_batch(batch).map_err(|source| ApplyError::Record {
+        let payload = batch.payload();
+        let ops = Op::decode_batch(batch, &payload).map_err(|source| ApplyError::Record {
             offset: batch.first_offset(),
             source,
         })?;
-        self.apply_records(batch, &records)
+        self.apply_ops(batch, &ops)
     }
 
     /// The same for who has the batch's records already.
-    pub fn apply_records(&self, batch: &Batch, records: &[Record]) -> Result<(), ApplyError> {
+    pub fn apply_ops(&self, batch: &Batch, ops: &[Op<'_>]) -> Result<(), ApplyError> {
         let mut digest = self.applier.lock();
         let before = self.applied_end();
         check::follows(before, batch)?;
         let expected = before.position.offset + 1;
-        for (offset, record) in (expected..).zip(records) {
-            let change = self.apply_one(offset, batch.time_ms(), record)?;
+        let mut numbers = Vec::new();
+        for (offset, op) in (expected..).zip(ops) {
+            // Before anything changes: a scan that sees the change must see this too.
+            self.begun.fetch_max(offset, Ordering::SeqCst);
+            let change = self.apply_one(offset, batch.time_ms(), op, &mut numbers)?;
             *digest = digest.wrapping_add(change);
         }
         let mut published = self.published.write();
@@ -186,9 +192,57 @@ impl Store {
     }
 
     /// Applies one operation where it is newer than what is there. Returns by how much that changes the digest.
-    fn apply_one(&self, offset: u64, time_ms: u64, record: &Record) -> Result<u128, ApplyError> {
-        // Before anything changes: a scan that sees the change must see this too.
-        self.begun.fetch_max(offset, Ordering::SeqCst);
+    /// `numbers` is room for the vector's.
+    fn apply_one(
+        &self,
+        offset: u64,
+        time_ms: u64,
+        op: &Op<'_>,
+        numbers: &mut Vec<f32>,
+    ) -> Result<u128, ApplyError> {
+        let (incarnation, id, vector, payload) = match op {
+            Op::Put {
+                incarnation,
+                id,
+                vector,
+                payload,
+            } => (*incarnation, *id, *vector, *payload),
+            Op::Other(record) => return self.apply_other(offset, time_ms, record, numbers),
+        };
+        let Some(collection) = self.by_incarnation(incarnation) else {
+            return Err(absent(offset, incarnation));
+        };
+        let expected = collection.config().dimension;
+        let found = vector.count();
+        if found != expected {
+            return Err(ApplyError::Dimension {
+                offset,
+                expected,
+                found,
+            });
+        }
+        let payload = match payload {
+            // Of many records, and then of all of them.
+            b"{}" => Bytes::from_static(b"{}"),
+            other => own(other),
+        };
+        Ok(match vector {
+            Numbers::Floats(vector) => collection.put(offset, time_ms, id, vector, &payload),
+            Numbers::Bytes(bytes) => {
+                numbers.clear();
+                floats(bytes, numbers);
+                collection.put(offset, time_ms, id, numbers, &payload)
+            }
+        })
+    }
+
+    fn apply_other(
+        &self,
+        offset: u64,
+        time_ms: u64,
+        record: &Record,
+        numbers: &mut Vec<f32>,
+    ) -> Result<u128, ApplyError> {
         match record {
             Record::Epoch { .. } => Ok(0),
             Record::CreateCollection {
@@ -204,25 +258,7 @@ impl Store {
                 catalog.by_name.remove(dropped.name());
                 Ok(0u128.wrapping_sub(dropped.digest_share()))
             }
-            Record::Put {
-                incarnation,
-                id,
-                vector,
-                payload,
-            } => {
-                let Some(collection) = self.by_incarnation(*incarnation) else {
-                    return Err(absent(offset, *incarnation));
-                };
-                let expected = collection.config().dimension;
-                if vector.len() != expected {
-                    return Err(ApplyError::Dimension {
-                        offset,
-                        expected,
-                        found: vector.len(),
-                    });
-                }
-                Ok(collection.put(offset, time_ms, id, vector, payload))
-            }
+            Record::Put { .. } => self.apply_one(offset, time_ms, &Op::from(record), numbers),
             Record::Delete { incarnation, id } => {
                 let Some(collection) = self.by_incarnation(*incarnation) else {
                     return Err(absent(offset, *incarnation));

@@ -17,7 +17,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -56,6 +56,8 @@ pub enum WriteRequest {
         /// Whether one bad item refuses all.
         atomic: bool,
     },
+    /// Inserts or replaces vectors that are encoded as log records already.
+    Puts(EncodedPuts),
     /// Changes vectors that exist.
     Update {
         /// The collection's name.
@@ -74,6 +76,21 @@ pub enum WriteRequest {
         /// Whether one missing id refuses all.
         atomic: bool,
     },
+}
+
+/// Vectors to insert or replace, checked and encoded outside the writer's thread. All or none.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncodedPuts {
+    /// The collection's name.
+    pub collection: String,
+    /// The incarnation that the records name: a collection of another one is not written to.
+    pub incarnation: u64,
+    /// Number of records, at least 1.
+    pub count: u32,
+    /// [`HEADER_LEN`](vectorizer_replication::batch::HEADER_LEN) bytes of room, then the records as
+    /// [`encode_put`](crate::store::encode_put) writes them: each of the collection's dimension, its id allowed and
+    /// its payload a JSON object.
+    pub records: BytesMut,
 }
 
 /// One vector to insert or replace.

@@ -4,10 +4,12 @@
 //! not know: a mistyped `atomic` must not be ignored. Answers may gain keys, except [`Collection`], which one client
 //! unpacks strictly.
 
+mod bulk;
 mod collections;
 mod search;
 mod vectors;
 
+pub use bulk::*;
 pub use collections::*;
 pub use search::*;
 pub use vectors::*;

@@ -73,19 +73,32 @@ impl Batch {
         before: Chain,
         payload: &[u8],
     ) -> Result<Self, BatchError> {
-        let total = HEADER_LEN + payload.len();
-        if total > MAX_BATCH_LEN {
+        let mut buf = BytesMut::with_capacity(HEADER_LEN + payload.len());
+        buf.put_bytes(0, HEADER_LEN);
+        buf.put_slice(payload);
+        Self::seal(epoch, first, count, time_ms, before, buf)
+    }
+
+    /// The same for operations that are encoded already after [`HEADER_LEN`] bytes of room: nothing is copied.
+    pub fn seal(
+        epoch: u64,
+        first: u64,
+        count: u32,
+        time_ms: u64,
+        before: Chain,
+        mut buf: BytesMut,
+    ) -> Result<Self, BatchError> {
+        let total = buf.len();
+        if !(HEADER_LEN..=MAX_BATCH_LEN).contains(&total) {
             return Err(BatchError::Length(total));
         }
-        let mut buf = BytesMut::with_capacity(total);
-        buf.put_u64(0); // length and CRC, filled in below
-        buf.put_u64_le(epoch);
-        buf.put_u64_le(first);
-        buf.put_u32_le(count);
-        buf.put_u32_le(0);
-        buf.put_u64_le(time_ms);
-        buf.put_u128_le(before.0);
-        buf.put_slice(payload);
+        let mut head = &mut buf[8..HEADER_LEN];
+        head.put_u64_le(epoch);
+        head.put_u64_le(first);
+        head.put_u32_le(count);
+        head.put_u32_le(0);
+        head.put_u64_le(time_ms);
+        head.put_u128_le(before.0);
         let crc = crc32fast::hash(&buf[8..]);
         let len = (total - 8) as u32;
         buf[0..4].copy_from_slice(&len.to_le_bytes());

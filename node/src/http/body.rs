@@ -17,7 +17,7 @@ use super::Api;
 use super::answer::{Refusal, invalid};
 
 /// Bodies above this many bytes are parsed beside the threads that serve everybody else.
-const LARGE: usize = 256 << 10;
+pub(super) const LARGE: usize = 256 << 10;
 
 /// A body that has been read, and its share of the room for bodies.
 pub(super) struct Measured {

@@ -2,6 +2,7 @@
 //! collection's present state is checked by the writer.
 
 mod batch;
+mod bulk;
 mod collections;
 mod insert;
 mod search;
@@ -14,6 +15,7 @@ use serde_json::Value;
 use vectorizer_api::data::{Payload, TEXT_KEY};
 use vectorizer_api::error::ErrorCode;
 
+pub(super) use bulk::bulk;
 pub(super) use collections::{
     create_collection, delete_collection, get_collection, list_collections,
 };

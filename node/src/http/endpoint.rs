@@ -44,6 +44,8 @@ pub(super) struct Endpoint {
     pub access: Access,
     pub summary: &'static str,
     pub takes: Option<SchemaOf>,
+    /// The content type of a body that is not JSON.
+    pub takes_bytes: Option<&'static str>,
     pub answers: Option<SchemaOf>,
     /// Names of query parameters, with what they mean.
     pub query: &'static [(&'static str, &'static str)],
@@ -64,6 +66,7 @@ impl Endpoint {
             access: Access::Open,
             summary,
             takes: None,
+            takes_bytes: None,
             answers: None,
             query: &[],
             handler,
@@ -110,6 +113,11 @@ impl Endpoint {
 
     pub(super) fn takes<T: JsonSchema>(mut self) -> Self {
         self.takes = Some(SchemaGenerator::subschema_for::<T>);
+        self
+    }
+
+    pub(super) fn takes_bytes(mut self, content_type: &'static str) -> Self {
+        self.takes_bytes = Some(content_type);
         self
     }
 

@@ -181,6 +181,14 @@ fn of_data() -> Vec<Endpoint> {
         .writes()
         .takes::<PutVectors>()
         .answers::<BatchInserted>(),
+        Endpoint::post(
+            "/collections/{name}/bulk",
+            "Inserts vectors into a collection from a binary body, laid out as in docs/bulk.md",
+            data::bulk,
+        )
+        .writes()
+        .takes_bytes(BULK_CONTENT_TYPE)
+        .answers::<BulkInserted>(),
         Endpoint::get(
             "/collections/{name}/vectors",
             "Vectors of a collection, ordered by id",

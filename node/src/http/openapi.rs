@@ -57,6 +57,10 @@ pub(super) fn describe(all: &[Endpoint]) -> Value {
             let schema = takes(&mut schemas);
             operation["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": schema } } });
         }
+        if let Some(content_type) = endpoint.takes_bytes {
+            operation["requestBody"] =
+                json!({ "required": true, "content": { (content_type): {} } });
+        }
         let parameters = parameters(endpoint);
         if !parameters.is_empty() {
             operation["parameters"] = Value::from(parameters);

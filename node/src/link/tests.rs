@@ -23,7 +23,7 @@ use super::*;
 use crate::data_dir::DataDir;
 use crate::journal::JournalOptions;
 use crate::lease::Permit;
-use crate::store::{CollectionConfig, Metric, Record};
+use crate::store::{CollectionConfig, Metric, Op, Record};
 use crate::writer::{UpsertItem, WriteRequest, WriterOptions, start};
 
 const CLUSTER: Uuid = Uuid::from_u128(0xc1);
@@ -233,7 +233,8 @@ async fn a_copy_that_differs_at_the_same_position_is_found_and_replaced_under_wr
         if let Some(Record::Put { vector, .. }) = records.first_mut() {
             vector[0] += 0.5;
         }
-        wrong.apply_records(&batch, &records).unwrap();
+        let ops: Vec<Op> = records.iter().map(Op::from).collect();
+        wrong.apply_ops(&batch, &ops).unwrap();
     }
     replica.context.store.replace_with(wrong);
     let mut n = 0;

@@ -4,19 +4,42 @@
 use vectorizer_replication::batch::Batch;
 use vectorizer_replication::position::LogEnd;
 
-use super::{ApplyError, Catalog, Record, Store, absent};
+use super::{ApplyError, Catalog, Op, Record, Store, absent};
 
 impl Store {
-    /// Whether [`Self::apply_records`] would succeed now, and with which error not. Changes nothing.
+    /// Whether [`Self::apply_ops`] would succeed now, and with which error not. Changes nothing.
     ///
     /// Certain only for the store's one applier.
-    pub fn check_records(&self, batch: &Batch, records: &[Record]) -> Result<(), ApplyError> {
+    pub fn check_ops(&self, batch: &Batch, ops: &[Op<'_>]) -> Result<(), ApplyError> {
         follows(self.applied_end(), batch)?;
         let catalog = self.catalog.read();
         let mut changes = Changes::default();
         // Most batches are many vectors of one collection.
         let mut last = None;
-        for (offset, record) in (batch.first_offset()..).zip(records) {
+        for (offset, op) in (batch.first_offset()..).zip(ops) {
+            let record = match op {
+                Op::Put {
+                    incarnation,
+                    vector,
+                    ..
+                } => {
+                    let expected = match last {
+                        Some((same, dimension)) if same == *incarnation => dimension,
+                        Some(_) | None => changes.dimension(&catalog, offset, *incarnation)?,
+                    };
+                    last = Some((*incarnation, expected));
+                    let found = vector.count();
+                    if found != expected {
+                        return Err(ApplyError::Dimension {
+                            offset,
+                            expected,
+                            found,
+                        });
+                    }
+                    continue;
+                }
+                Op::Other(record) => &**record,
+            };
             match record {
                 Record::Epoch { .. } => {}
                 Record::CreateCollection { name, config, .. } => {
@@ -31,26 +54,8 @@ impl Store {
                     changes.dropped.push(*incarnation);
                     last = None;
                 }
-                Record::Put {
-                    incarnation,
-                    vector,
-                    ..
-                } => {
-                    let expected = match last {
-                        Some((same, dimension)) if same == *incarnation => dimension,
-                        Some(_) | None => changes.dimension(&catalog, offset, *incarnation)?,
-                    };
-                    last = Some((*incarnation, expected));
-                    let found = vector.len();
-                    if found != expected {
-                        return Err(ApplyError::Dimension {
-                            offset,
-                            expected,
-                            found,
-                        });
-                    }
-                }
-                Record::Delete { incarnation, .. } => {
+                // A put is never among the others.
+                Record::Put { incarnation, .. } | Record::Delete { incarnation, .. } => {
                     changes.dimension(&catalog, offset, *incarnation)?;
                 }
             }
@@ -118,7 +123,7 @@ mod tests {
     use proptest::prelude::*;
 
     use crate::store::test_log::{Log, put};
-    use crate::store::{CollectionConfig, Metric, Record};
+    use crate::store::{CollectionConfig, Metric, Op, Record};
 
     /// Records over few collections, so that they meet each other; each third of the names and incarnations exists.
     fn record() -> impl Strategy<Value = Record> {
@@ -148,9 +153,11 @@ mod tests {
             let store = log.store();
             let before = store.digests();
             let batch = log.write(1, records.clone());
-            let checked = store.check_records(&batch, &records);
+            let payload = batch.payload();
+            let ops = Op::decode_batch(&batch, &payload).unwrap();
+            let checked = store.check_ops(&batch, &ops);
             prop_assert_eq!(store.digests(), before, "it changes nothing");
-            prop_assert_eq!(checked, store.apply_records(&batch, &records));
+            prop_assert_eq!(checked, store.apply_ops(&batch, &ops));
         }
     }
 }

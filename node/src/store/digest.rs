@@ -74,7 +74,12 @@ pub(super) fn vector_hash(
         bytes.extend_from_slice(&version.to_le_bytes());
         bytes.extend_from_slice(&(id.len() as u32).to_le_bytes());
         bytes.extend_from_slice(id.as_bytes());
-        bytes.extend(vector.iter().flat_map(|x| x.to_le_bytes()));
+        let start = bytes.len();
+        bytes.resize(start + vector.len() * 4, 0);
+        // In this form the compiler makes it one copy.
+        for (to, number) in bytes[start..].chunks_exact_mut(4).zip(vector) {
+            to.copy_from_slice(&number.to_le_bytes());
+        }
         bytes.extend_from_slice(payload);
         xxh3_128(bytes)
     })

@@ -14,12 +14,19 @@
 //! is none. The incarnation of a collection is the offset of the record that created it, which tells a collection from
 //! an earlier one of the same name.
 
+use std::borrow::Cow;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 use vectorizer_replication::batch::Batch;
 
 use super::codec::{CodecError, Fields, own, put_blob, put_text, put_vector};
 use super::config::{CollectionConfig, Metric};
+
+/// Kind of [`Record::Put`].
+const PUT: u8 = 4;
+/// The shortest record: a dropped collection, with its length.
+const MIN_RECORD_LEN: usize = 4 + 1 + 8;
 
 /// One operation. Its offset is its version.
 #[derive(Clone, PartialEq, Debug)]
@@ -63,6 +70,122 @@ pub enum Record {
         /// The vector's id.
         id: String,
     },
+}
+
+/// A record as the store applies it: vectors, of which nearly everything consists, are read where they stand.
+#[derive(Clone, Debug)]
+pub enum Op<'a> {
+    /// [`Record::Put`].
+    Put {
+        /// The collection.
+        incarnation: u64,
+        /// The vector's id.
+        id: &'a str,
+        /// Its numbers.
+        vector: Numbers<'a>,
+        /// A JSON object.
+        payload: &'a [u8],
+    },
+    /// Any other record.
+    Other(Cow<'a, Record>),
+}
+
+/// The numbers of a vector.
+#[derive(Clone, Copy, Debug)]
+pub enum Numbers<'a> {
+    /// As numbers.
+    Floats(&'a [f32]),
+    /// As a batch holds them: four bytes each, little endian.
+    Bytes(&'a [u8]),
+}
+
+impl Numbers<'_> {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        match self {
+            Numbers::Floats(floats) => floats.len(),
+            Numbers::Bytes(bytes) => bytes.len() / 4,
+        }
+    }
+}
+
+impl<'a> From<&'a Record> for Op<'a> {
+    fn from(record: &'a Record) -> Self {
+        match record {
+            Record::Put {
+                incarnation,
+                id,
+                vector,
+                payload,
+            } => Op::Put {
+                incarnation: *incarnation,
+                id,
+                vector: Numbers::Floats(vector),
+                payload,
+            },
+            Record::Epoch { .. }
+            | Record::CreateCollection { .. }
+            | Record::DropCollection { .. }
+            | Record::Delete { .. } => Op::Other(Cow::Borrowed(record)),
+        }
+    }
+}
+
+impl<'a> Op<'a> {
+    /// A batch's records, which are as many as its header says, without copying vectors. `payload` is the batch's.
+    pub fn decode_batch(batch: &Batch, payload: &'a [u8]) -> Result<Vec<Op<'a>>, RecordError> {
+        let most = payload.len() / MIN_RECORD_LEN;
+        let mut ops = Vec::with_capacity(most.min(batch.count() as usize));
+        let mut fields = Fields::new(payload);
+        while !fields.is_empty() {
+            let op = fields.blob("record").and_then(Self::decode);
+            ops.push(op.map_err(|source| RecordError::Malformed {
+                index: ops.len(),
+                source,
+            })?);
+        }
+        if ops.len() != batch.count() as usize {
+            return Err(RecordError::Count {
+                announced: batch.count(),
+                found: ops.len(),
+            });
+        }
+        Ok(ops)
+    }
+
+    fn decode(bytes: &'a [u8]) -> Result<Op<'a>, CodecError> {
+        let Some((&PUT, rest)) = bytes.split_first() else {
+            return Ok(Op::Other(Cow::Owned(Record::decode(bytes)?)));
+        };
+        let mut f = Fields::new(rest);
+        let op = Op::Put {
+            incarnation: f.u64("incarnation")?,
+            id: f.text("id")?,
+            vector: Numbers::Bytes(f.vector_bytes("vector")?),
+            payload: f.blob("payload")?,
+        };
+        f.end()?;
+        Ok(op)
+    }
+}
+
+/// Appends a [`Record::Put`] whose vector is encoded already: f32 each, little endian.
+pub fn encode_put(out: &mut BytesMut, incarnation: u64, id: &str, vector: &[u8], payload: &[u8]) {
+    let start = out.len();
+    out.put_u32_le(0); // the length, filled in below
+    out.put_u8(PUT);
+    out.put_u64_le(incarnation);
+    put_text(out, id);
+    out.put_u32_le((vector.len() / 4) as u32);
+    out.put_slice(vector);
+    put_blob(out, payload);
+    let len = (out.len() - start - 4) as u32;
+    out[start..start + 4].copy_from_slice(&len.to_le_bytes());
+}
+
+/// Bytes that [`encode_put`] takes for an id, a vector and a payload of these lengths.
+pub fn put_len(id: usize, vector: usize, payload: usize) -> usize {
+    4 + 1 + 8 + 2 + id + 4 + vector + 4 + payload
 }
 
 /// Why a batch's payload is not records.
@@ -118,7 +241,7 @@ impl Record {
                 vector,
                 payload,
             } => {
-                out.put_u8(4);
+                out.put_u8(PUT);
                 out.put_u64_le(*incarnation);
                 put_text(out, id);
                 put_vector(out, vector);
@@ -183,7 +306,7 @@ impl Record {
             3 => Record::DropCollection {
                 incarnation: f.u64("incarnation")?,
             },
-            4 => Record::Put {
+            PUT => Record::Put {
                 incarnation: f.u64("incarnation")?,
                 id: f.text("id")?.to_owned(),
                 vector: f.vector("vector")?,

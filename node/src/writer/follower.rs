@@ -14,7 +14,7 @@ use super::thread::{Writer, abort};
 use super::{SessionId, SinkError, TruncateOutcome};
 use crate::data_dir::{DataDirError, Incoming, UndoOutcome};
 use crate::role::RoleError;
-use crate::store::{Record, SnapshotHeader, SnapshotTrailer};
+use crate::store::{Op, SnapshotHeader, SnapshotTrailer};
 
 /// A session with a master.
 pub(super) struct Session {
@@ -79,11 +79,12 @@ impl Writer {
                 );
                 return Err(self.stop_following(text));
             }
-            let records = match Record::decode_batch(batch) {
-                Ok(records) => records,
+            let payload = batch.payload();
+            let ops = match Op::decode_batch(batch, &payload) {
+                Ok(ops) => ops,
                 Err(error) => return Err(self.stop_following(format!("{batch:?}: {error}"))),
             };
-            if let Err(error) = self.store.check_records(batch, &records) {
+            if let Err(error) = self.store.check_ops(batch, &ops) {
                 // Before the journal: a restart must not meet it again.
                 return Err(self.stop_following(format!("{batch:?} cannot be applied: {error}")));
             }
@@ -91,7 +92,7 @@ impl Writer {
             if let Err(error) = self.journal.append(batch) {
                 abort(&error);
             }
-            if let Err(error) = self.store.apply_records(batch, &records) {
+            if let Err(error) = self.store.apply_ops(batch, &ops) {
                 abort(&format!(
                     "{batch:?} was checked and cannot be applied: {error}"
                 ));

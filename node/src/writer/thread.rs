@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 use vectorizer_api::error::ErrorCode;
 use vectorizer_api::replication::Role;
-use vectorizer_replication::batch::Batch;
+use vectorizer_replication::batch::{Batch, HEADER_LEN};
 use vectorizer_replication::command::{HandedOver, Standing};
 use vectorizer_replication::position::{EpochStart, LogEnd, Position};
 
@@ -357,27 +357,17 @@ impl Writer {
     }
 
     /// Appends one batch to the journal and applies it. Only a bug or a broken disk makes this fail.
-    pub(super) fn append_own(
-        &mut self,
-        epoch: u64,
-        records: &[Record],
-        payload: &[u8],
-    ) -> Position {
+    ///
+    /// `records` holds `count` of them after [`HEADER_LEN`] bytes of room for the batch's header.
+    pub(super) fn append_own(&mut self, epoch: u64, count: u32, records: BytesMut) -> Position {
         let end = self.journal.end();
-        let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
-        let batch = Batch::encode(
-            epoch,
-            end.position.offset + 1,
-            count,
-            unix_time_ms(),
-            end.chain,
-            payload,
-        )
-        .unwrap_or_else(|error| abort(&error));
+        let first = end.position.offset + 1;
+        let batch = Batch::seal(epoch, first, count, unix_time_ms(), end.chain, records)
+            .unwrap_or_else(|error| abort(&error));
         if let Err(error) = self.journal.append(&batch) {
             abort(&error);
         }
-        if let Err(error) = self.store.apply_records(&batch, records) {
+        if let Err(error) = self.store.apply_batch(&batch) {
             abort(&format!(
                 "{batch:?} was validated and cannot be applied: {error}"
             ));
@@ -408,9 +398,9 @@ impl Writer {
             epoch,
             node: self.role.state().node_id,
         };
-        let mut payload = BytesMut::new();
-        record.encode(&mut payload);
-        let position = self.append_own(epoch, &[record], &payload);
+        let mut records = BytesMut::zeroed(HEADER_LEN);
+        record.encode(&mut records);
+        let position = self.append_own(epoch, 1, records);
         self.sync_or_abort();
         tracing::info!(%position, "opened an epoch as master");
         // Who sees the role sees the epoch's first record as well: the command's answer carries both.

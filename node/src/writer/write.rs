@@ -8,11 +8,12 @@ use std::collections::HashSet;
 use bytes::{Bytes, BytesMut};
 use serde_json::{Map, Value};
 use vectorizer_api::error::{ApiError, ErrorCode};
+use vectorizer_replication::batch::HEADER_LEN;
 use vectorizer_replication::command::Standing;
 use vectorizer_replication::position::Position;
 
 use super::thread::{Writer, unix_time_ms};
-use super::{ItemResult, UpdateItem, UpsertItem, WriteError, WriteRequest};
+use super::{EncodedPuts, ItemResult, UpdateItem, UpsertItem, WriteError, WriteRequest};
 use crate::store::{Collection, Record, validate_id, validate_name};
 
 /// A batch's encoded records must stay below this many bytes, so that one log batch holds them.
@@ -64,6 +65,9 @@ impl Writer {
                 let collection = self.find(&collection)?;
                 settle(atomic, upsert(&collection, items))?
             }
+            WriteRequest::Puts(puts) => {
+                return Ok((self.write_encoded(epoch, puts)?, Vec::new()));
+            }
             WriteRequest::Update {
                 collection,
                 items,
@@ -85,22 +89,52 @@ impl Writer {
             // Nothing to write: every item was refused. The reply still says from which position on that was so.
             return Ok((self.journal.end().position, results));
         }
-        let mut payload = BytesMut::new();
+        let mut encoded = BytesMut::zeroed(HEADER_LEN);
         for record in &records {
-            record.encode(&mut payload);
+            record.encode(&mut encoded);
         }
-        if payload.len() > MAX_RECORDS_BYTES {
+        let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
+        Ok((self.append(epoch, count, encoded, grows)?, results))
+    }
+
+    /// Records that were checked and encoded before they came here: all that can have changed since is the catalog.
+    fn write_encoded(&mut self, epoch: u64, bulk: EncodedPuts) -> Result<Position, WriteError> {
+        let EncodedPuts {
+            collection,
+            incarnation,
+            count,
+            records,
+        } = bulk;
+        if self.find(&collection)?.incarnation() != incarnation {
+            return Err(WriteError::new(
+                ErrorCode::Conflict,
+                format!(
+                    "`{collection}` was dropped and made anew meanwhile; nothing was written, send the request again"
+                ),
+            ));
+        }
+        self.append(epoch, count, records, true)
+    }
+
+    fn append(
+        &mut self,
+        epoch: u64,
+        count: u32,
+        records: BytesMut,
+        grows: bool,
+    ) -> Result<Position, WriteError> {
+        if records.len() > MAX_RECORDS_BYTES {
             return Err(WriteError::new(
                 ErrorCode::PayloadTooLarge,
                 format!(
                     "the batch takes {} bytes in the log; at most {MAX_RECORDS_BYTES} fit: send it in parts",
-                    payload.len()
+                    records.len()
                 ),
             ));
         }
-        self.room_for(payload.len(), grows)
+        self.room_for(records.len(), grows)
             .map_err(|full| WriteError::new(ErrorCode::DiskFull, full))?;
-        Ok((self.append_own(epoch, &records, &payload), results))
+        Ok(self.append_own(epoch, count, records))
     }
 
     /// Whether this node may take the write at all. Returns the epoch to write it in.

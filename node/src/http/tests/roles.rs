@@ -43,7 +43,7 @@ async fn a_replica_refuses_every_write_and_names_the_master() {
         assert_eq!(answer.header(vectorizer_api::ROLE_HEADER), "replica");
         refused += 1;
     }
-    assert_eq!(refused, 11);
+    assert_eq!(refused, 12);
 }
 
 #[tokio::test]
