@@ -117,7 +117,7 @@ pub struct Replication {
     pub log_size: u64,
     /// Time between a replica's attempts to connect.
     pub reconnect_interval: Duration,
-    /// Replicas that must hold a write before it is answered. Under Kubernetes the least, when the Lease says less.
+    /// Replicas that must hold a write before it is answered. Under Kubernetes only until the Lease says it.
     pub write_acks: u32,
     /// What a replica has to have done with it.
     pub write_level: Level,

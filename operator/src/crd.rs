@@ -276,6 +276,16 @@ pub struct WriteConcern {
     pub timeout_secs: u32,
 }
 
+impl Default for WriteConcern {
+    fn default() -> Self {
+        WriteConcern {
+            acks: 0,
+            level: WriteLevel::default(),
+            timeout_secs: default_write_timeout(),
+        }
+    }
+}
+
 /// What a replica must have done with a write.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema)]
 pub enum WriteLevel {

@@ -53,7 +53,7 @@ pub struct Wanted<'a> {
 pub fn objects(wanted: &Wanted<'_>) -> Vec<Object> {
     let cluster = wanted.cluster;
     let config = config::config_map(cluster);
-    let checksum = checksum(&config.data);
+    let checksum = checksum(&config::needs_restart(cluster));
     let mut objects = vec![
         object(Kind::ServiceAccount, &access::service_account(cluster)),
         object(Kind::Role, &access::role(cluster)),

@@ -141,7 +141,11 @@ impl Membership {
             acks: self.recorded.acks.min(wish.acks),
         };
         if first != self.recorded {
-            self.in_use = self.recorded.clone();
+            // More acknowledgements are used at once: a member that is on the way in does not make them fewer meanwhile.
+            self.in_use = Concern {
+                members: self.recorded.members.clone(),
+                acks: self.recorded.acks.max(wish.acks),
+            };
             return Ok(Change::Record(first));
         }
         self.in_use = wish.clone();
@@ -149,14 +153,15 @@ impl Membership {
     }
 
     /// The Lease says this now.
+    ///
+    /// What is in use follows with the next step: see [`Self::towards`].
     pub fn recorded(&mut self, concern: Concern) {
-        self.in_use = concern.clone();
         self.recorded = concern;
     }
 
-    /// The wish is given up, and the Lease is known to say what it said before.
+    /// Uses what is on record, and nothing else: a wish is given up, and the Lease is known to say what it said before.
     ///
-    /// When that is not known — an answer was lost — both stay as they are: what is in use holds for either.
+    /// When that is not known — an answer was lost — this must wait: what is in use holds for either.
     pub fn given_up(&mut self) {
         self.in_use = self.recorded.clone();
     }
@@ -311,8 +316,8 @@ mod tests {
         assert_eq!(own.towards(&wish), Ok(Change::Record(wish.clone())));
         assert!(own.counts(id(2)) && !own.counts(id(3)));
         own.recorded(wish.clone());
-        assert!(own.counts(id(3)));
         assert_eq!(own.towards(&wish), Ok(Change::Done));
+        assert!(own.counts(id(3)));
     }
 
     #[test]
@@ -337,7 +342,8 @@ mod tests {
         let fewer = concern(&[1, 2, 3], 0);
         assert_eq!(own.towards(&fewer), Ok(Change::Record(fewer.clone())));
         assert_eq!(own.in_use().acks, 2);
-        own.recorded(fewer);
+        own.recorded(fewer.clone());
+        assert_eq!(own.towards(&fewer), Ok(Change::Done));
         assert_eq!(own.in_use().acks, 0);
     }
 
@@ -347,6 +353,11 @@ mod tests {
         let wish = concern(&[1, 2, 3], 2);
         let first = concern(&[1, 2, 3], 0);
         assert_eq!(own.towards(&wish), Ok(Change::Record(first.clone())));
+        assert_eq!(
+            own.in_use().acks,
+            2,
+            "not for a moment are there fewer than wished for"
+        );
         own.recorded(first);
         let change = own.towards(&wish);
         assert_eq!(change, Ok(Change::CoverThenRecord(wish)));

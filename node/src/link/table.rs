@@ -33,7 +33,7 @@ pub struct ReplicaTable {
 struct Quorum {
     /// `None` without Kubernetes: nothing records who belongs to the cluster, and whoever is fed counts.
     membership: Option<Membership>,
-    /// Each write waits for at least so many.
+    /// What the configuration says, where nothing is recorded.
     least: u32,
     level: Level,
     /// First offset of the epoch: nothing counts as covered before its own first record is.
@@ -45,8 +45,12 @@ struct Quorum {
 
 impl Quorum {
     fn acks(&self) -> u32 {
-        let agreed = self.membership.as_ref().map_or(0, |m| m.in_use().acks);
-        agreed.max(self.least)
+        match &self.membership {
+            None => self.least,
+            // The configuration holds until something is recorded: no write of a new cluster comes away with less.
+            Some(own) if own.on_record().members.is_empty() => own.in_use().acks.max(self.least),
+            Some(own) => own.in_use().acks,
+        }
     }
 
     fn coverage(&self, roster: &Roster) -> Coverage {
@@ -94,7 +98,7 @@ impl ReplicaTable {
         self.roster.lock().durable_of(node_id)
     }
 
-    /// Each write waits for at least `acks` replicas, whatever is recorded about the cluster.
+    /// Each write waits for `acks` replicas, as long as nothing is recorded about the cluster.
     pub fn set_least(&self, acks: u32) {
         self.quorum.lock().least = acks;
     }

@@ -41,18 +41,22 @@ pub(super) fn settle(draft: &mut Draft<'_>) {
     if wanted == 0 && record.acks == 0 && record.members.is_empty() {
         return;
     }
-    let members = members(world, record);
-    let replicas = u32::try_from(members.len().saturating_sub(1)).unwrap_or(u32::MAX);
-    if wanted > replicas {
+    let mut members = members(world, record);
+    let mut acks = wanted;
+    let replicas =
+        |members: &BTreeSet<_>| u32::try_from(members.len().saturating_sub(1)).unwrap_or(u32::MAX);
+    if wanted > replicas(&members) {
+        // Too few for what is wanted: nobody goes, and no fewer acknowledge than before.
+        members.extend(&record.members);
+        let joined = replicas(&members);
+        acks = wanted.min(joined);
         let text = format!(
-            "writeConcern.acks is {wanted} and {replicas} replicas have joined: writes wait until there are enough"
+            "writeConcern.acks is {wanted} and {} replicas hold data: waiting for more to join",
+            replicas(&self::members(world, &Concern::default()))
         );
         draft.wait(Severity::Trouble, reason::WRITE_CONCERN_PENDING, text);
     }
-    let concern = Concern {
-        members,
-        acks: wanted.min(replicas),
-    };
+    let concern = Concern { members, acks };
     if concern == *record || !concern.members.contains(&state.node_id) {
         return;
     }

@@ -28,9 +28,21 @@ pub fn config_map(cluster: &Cluster) -> ConfigMap {
 
 /// The node's YAML: the same for every node. No role: the Lease and the operator's commands decide it.
 pub fn node_config(cluster: &Cluster) -> String {
+    let acks = cluster.spec.write_concern.as_ref().map_or(0, |w| w.acks);
+    config_with(cluster, acks)
+}
+
+/// What of the configuration takes a restart. The acknowledgements do not: a node goes by what the Lease records, and by
+/// its file only until something is recorded, which is once in a cluster's life.
+pub(super) fn needs_restart(cluster: &Cluster) -> String {
+    config_with(cluster, 0)
+}
+
+fn config_with(cluster: &Cluster, write_acks: u32) -> String {
     let replication = &cluster.spec.replication;
     let secret = |key: &str| format!("{DIRECTORY}/secrets/{key}");
-    let mut config = json!({
+    let concern = cluster.spec.write_concern.clone().unwrap_or_default();
+    let config = json!({
         "server": {
             "bind_address": format!("0.0.0.0:{}", names::REST_PORT),
             "admin_key_file": secret(names::AUTH_KEYS[0]),
@@ -45,6 +57,9 @@ pub fn node_config(cluster: &Cluster) -> String {
             "replica_timeout_secs": replication.replica_timeout_secs,
             "log_size": replication.log_size,
             "reconnect_interval_secs": replication.reconnect_interval_secs,
+            "write_acks": write_acks,
+            "write_level": concern.level.as_str(),
+            "write_timeout_secs": concern.timeout_secs,
             "token_file": secret(names::REPLICATION_TOKEN),
         },
         "kubernetes": {
@@ -52,11 +67,5 @@ pub fn node_config(cluster: &Cluster) -> String {
             "lease": names::lease(&cluster.name),
         },
     });
-    if let Some(concern) = &cluster.spec.write_concern {
-        // The least that any write waits for; what failovers count on is what the Lease says.
-        config["replication"]["write_acks"] = json!(concern.acks);
-        config["replication"]["write_level"] = json!(concern.level.as_str());
-        config["replication"]["write_timeout_secs"] = json!(concern.timeout_secs);
-    }
     serde_yaml::to_string(&config).unwrap_or_default()
 }

@@ -127,6 +127,11 @@ async fn raised_and_lowered(scope: Scope) -> Result<()> {
     checker.acknowledged(100, seconds(60)).await?;
     let report = checker.finish().await?;
     report.nothing_lost()?;
-    assert_eq!(report.refused, 0, "{:?}", report.reasons);
+    assert_eq!(
+        (report.refused, report.unknown),
+        (0, 0),
+        "{:?}",
+        report.reasons
+    );
     Ok(())
 }
