@@ -1,6 +1,6 @@
 # `make help` lists what there is. Everything that takes long says so, and is quick the second time.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test images crds cluster cluster-down
+.PHONY: help demo demo-down test sim mutants images crds cluster cluster-down
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z-]*\):.* ## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
@@ -12,6 +12,16 @@ demo-down: cluster-down ## Removes what `make demo` made
 
 test: ## Everything: format, lints, unit and process tests, and the scenarios on Kubernetes
 	@tests/run.sh
+
+SEEDS ?= 20000
+FROM ?= 0
+
+sim: ## The replication protocol under SEEDS=20000 simulated runs, from FROM=0 on; a failing one says how to repeat it
+	@SIM_SEEDS=$(SEEDS) SIM_FROM=$(FROM) RUST_BACKTRACE=0 cargo test --release --locked --quiet \
+		-p vectorizer-replication --lib -- --exact --nocapture sim::tests::whatever_happens_the_promises_hold
+
+mutants: ## Deliberate defects, one at a time, each of which a test has to notice
+	@tests/mutants.sh
 
 cluster: ## A Kubernetes cluster of three machines in Docker (kind), for demo and tests
 	@tests/kind/up.sh

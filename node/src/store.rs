@@ -28,6 +28,8 @@ use tokio::sync::watch;
 use vectorizer_replication::batch::Batch;
 use vectorizer_replication::position::{Chain, EpochStart, History, LogEnd, Position};
 
+use crate::breakage::{self, Breakage};
+
 pub use codec::CodecError;
 use codec::{floats, own};
 pub use collection::{Collection, CollectionInfo, Page, VectorRecord};
@@ -167,7 +169,10 @@ impl Store {
         check::follows(before, batch)?;
         let expected = before.position.offset + 1;
         let mut numbers = Vec::new();
-        for (offset, op) in (expected..).zip(ops) {
+        for (mut offset, op) in (expected..).zip(ops) {
+            if breakage::on(Breakage::StampCurrentOffset) {
+                offset = batch.last_offset();
+            }
             // Before anything changes: a scan that sees the change must see this too.
             self.begun.fetch_max(offset, Ordering::SeqCst);
             let change = self.apply_one(offset, batch.time_ms(), op, &mut numbers)?;
@@ -369,7 +374,14 @@ impl Store {
         let mut digest = self.applier.lock();
         let mut catalog = self.catalog.write();
         self.era.fetch_add(1, Ordering::SeqCst);
-        *catalog = other.catalog.into_inner();
+        let replaced = std::mem::replace(&mut *catalog, other.catalog.into_inner());
+        if breakage::on(Breakage::KeepDroppedCollections) {
+            for (_, kept) in replaced.by_name {
+                if !catalog.by_name.contains_key(kept.name()) {
+                    catalog.insert(kept);
+                }
+            }
+        }
         *digest = other.applier.into_inner();
         let begun = other.begun.load(Ordering::SeqCst);
         self.begun.store(begun, Ordering::SeqCst);

@@ -57,6 +57,24 @@ impl Breakage {
         Breakage::UnboundedWindow,
         Breakage::AlwaysSnapshot,
     ];
+
+    /// The file that it is in. Those in `sim/` stand for a line of the node's writer.
+    pub(crate) fn place(self) -> &'static str {
+        match self {
+            Breakage::DropEpochCheck => "command/decide.rs, greeting.rs",
+            Breakage::ResumeOneOff | Breakage::SkipTruncate | Breakage::AlwaysSnapshot => {
+                "handshake.rs"
+            }
+            Breakage::AckBeforeAppend | Breakage::SnapshotExactTooEarly => "replica.rs",
+            Breakage::UnboundedWindow => "master.rs",
+            Breakage::CountDeadReplicas => "roster.rs",
+            Breakage::HandOverWithoutWaiting => "command/decide.rs, sim/control.rs",
+            Breakage::ResetOffsetsOnRestart | Breakage::SkipFsync => "sim/node.rs",
+            Breakage::KeepEpochOnRestart => "sim/volume.rs",
+            Breakage::StampCurrentOffset => "sim/disk.rs",
+            Breakage::DemotedKeepsFeeding => "sim/feeds.rs",
+        }
+    }
 }
 
 #[cfg(not(test))]

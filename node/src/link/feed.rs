@@ -20,6 +20,7 @@ use super::scan::{Piece, Scan};
 use super::table::Seat;
 use super::wire::{Inbox, Outbox};
 use super::{LinkContext, LinkStats, ReplicaTable, clock};
+use crate::breakage::{self, Breakage};
 use crate::journal::{LogReader, ReadError};
 use crate::writer::NodeState;
 
@@ -119,7 +120,7 @@ pub(super) async fn feed(
             piece = next_piece(&mut feed.scan), if feed.wants_piece => feed.piece(piece),
             _ = state.changed() => {
                 let now = self::serving(&state.borrow_and_update());
-                if !same_epoch(&now, &serving) {
+                if !same_epoch(&now, &serving) && !breakage::on(Breakage::KeepListener) {
                     let address = match now {
                         Serving::NotMaster { address } => address,
                         Serving::Master { .. } => None,

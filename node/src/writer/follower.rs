@@ -12,6 +12,7 @@ use vectorizer_replication::position::{EpochStart, History, Position};
 
 use super::thread::{Writer, abort};
 use super::{SessionId, SinkError, TruncateOutcome};
+use crate::breakage::{self, Breakage};
 use crate::data_dir::{DataDirError, Incoming, UndoOutcome};
 use crate::role::RoleError;
 use crate::store::{Op, SnapshotHeader, SnapshotTrailer};
@@ -81,7 +82,12 @@ impl Writer {
             }
             let payload = batch.payload();
             let ops = match Op::decode_batch(batch, &payload) {
-                Ok(ops) => ops,
+                Ok(mut ops) => {
+                    if breakage::on(Breakage::ForgetDeletes) {
+                        ops.retain(|op| !matches!(op, Op::Delete { .. }));
+                    }
+                    ops
+                }
                 Err(error) => return Err(self.stop_following(format!("{batch:?}: {error}"))),
             };
             if let Err(error) = self.store.check_ops(batch, &ops) {

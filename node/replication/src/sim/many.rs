@@ -92,9 +92,10 @@ pub(super) fn attempt<T>(body: impl FnOnce() -> T) -> Result<T, String> {
 /// Runs seeds until one fails. Of several that fail at the same time, the lowest is returned.
 pub(super) fn explore(
     seeds: std::ops::Range<u64>,
-    threads: usize,
     say: bool,
+    run: impl Fn(u64) -> Outcome + Sync,
 ) -> Result<Sums, Failure> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let (next, over) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
     let sums = Mutex::new(Sums::default());
     let failure: Mutex<Option<Failure>> = Mutex::new(None);

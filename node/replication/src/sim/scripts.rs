@@ -1,5 +1,6 @@
 //! Runs with a scripted beginning: what chance alone hardly ever meets, and what must cost no full sync.
 
+use super::many::attempt;
 use super::operator::Mode;
 use super::runs::Course;
 use super::world::World;
@@ -17,6 +18,21 @@ fn at_work(seed: u64) -> World {
 impl World {
     fn wait(&mut self, time: Time) {
         self.run_until(self.now + time);
+    }
+
+    /// Runs until something is the case.
+    fn until(&mut self, what: impl Fn(&World) -> bool) {
+        while !what(self) {
+            assert!(self.now < self.course.heal_at, "it never is");
+            self.wait(1);
+        }
+    }
+
+    /// The second operator takes the lead; the first stands still in the middle of what it does, and then goes on.
+    fn take_over(&mut self, stall: Time) {
+        self.operators[0].stalled_until = self.now + stall;
+        self.operators[0].leads = false;
+        self.operators[1].leads = true;
     }
 
     fn switch_to(&mut self, node: usize) {
@@ -166,4 +182,129 @@ fn without_an_operator_a_restarted_master_goes_on_by_itself() {
     world.crash_for(0, 2_000);
     let checks = world.run().checks;
     assert_eq!((checks.retakes, checks.full_syncs), (1, 0));
+}
+
+#[test]
+fn a_master_that_restarts_between_a_reservation_and_its_next_step_is_not_taken_for_the_old_one() {
+    for seed in 0..24 {
+        let mut world = at_work(seed);
+        let mode = if seed % 2 == 0 {
+            Mode::Switchover
+        } else {
+            Mode::Failover
+        };
+        if mode == Mode::Failover {
+            world.crash_for(0, 1_700);
+        }
+        world.ask_for(mode, 1);
+        world.until(|w| w.status.target.is_some_and(|t| t.mode == mode));
+        world.operators[0].stalled_until = world.now + 150 + 20 * seed;
+        world.crash_for(0, 100);
+        let checks = world.run().checks;
+        assert_eq!(checks.lost_to_failover, 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_frozen_master_that_renews_just_after_its_lease_was_seen_to_run_out_keeps_it_or_loses_it_whole()
+{
+    for delay in 0..60 {
+        let mut world = at_work(delay);
+        world.nodes[0].frozen_until = world.now + 4_000;
+        world.until(|w| w.status.target.is_some());
+        // The operator has seen enough. It stands still at some step of its plan, and the master wakes up.
+        world.wait(delay * 2);
+        world.operators[0].stalled_until = world.now + 300;
+        world.nodes[0].frozen_until = world.now;
+        world.run();
+    }
+}
+
+#[test]
+fn a_second_operator_that_acts_on_old_knowledge_changes_nothing_or_is_told_so() {
+    for delay in 0..120 {
+        let mut world = at_work(delay);
+        let failover = delay % 2 == 1;
+        if failover {
+            world.crash_for(0, 2_500);
+            world.until(|w| w.status.target.is_some());
+        } else {
+            world.ask_for(Mode::Switchover, 1);
+        }
+        world.wait(delay);
+        world.take_over(1_800);
+        world.wait(900);
+        world.ask_for(Mode::Switchover, 2);
+        world.wait(200);
+        let checks = world.run().checks;
+        assert!(failover || checks.lost_to_failover == 0, "delay {delay}");
+    }
+}
+
+#[test]
+fn five_nodes_whose_masters_each_reach_one_replica_and_come_back_in_turn_end_in_one_history() {
+    for seed in 0..12 {
+        let mut world = World::new(
+            seed,
+            Course {
+                nodes: 5,
+                heal_at: 8_000,
+                end_at: 14_000,
+                ..Course::scripted()
+            },
+        );
+        world.run_until(1_000);
+        // The most advanced one is out of the operator's reach each time, so that another history begins.
+        for _ in 0..3 {
+            let Some(master) = world.lease.grant.holder.map(|h| h.node) else {
+                panic!("no master")
+            };
+            let hears = (master + 1) % 5;
+            for deaf in (0..5).filter(|n| *n != master && *n != hears) {
+                world.block(master, deaf);
+            }
+            world.wait(60);
+            world.nodes[hears].no_operator_until = world.now + 2_000;
+            world.crash_for(master, 2_100);
+            world.wait(2_200);
+        }
+        let checks = world.run().checks;
+        assert!(checks.failovers > 0);
+    }
+}
+
+#[test]
+fn a_master_that_loses_its_volume_is_replaced_by_one_that_has_its_data() {
+    for seed in 0..8 {
+        let mut world = at_work(seed);
+        world.lose_volume(0);
+        let checks = world.run().checks;
+        assert_eq!(checks.failovers, 1);
+    }
+}
+
+#[test]
+fn clocks_further_apart_than_the_bound_let_two_masters_acknowledge_and_clocks_within_it_do_not() {
+    let alone = |seed: u64, rate: u64| {
+        let mut world = World::new(seed, Course::scripted());
+        world.nodes[0].clock.rate = rate;
+        world.operators[0].clock.rate = 1_200;
+        world.run_until(1_500);
+        let n = &mut world.nodes[0];
+        n.no_lease_until = world.now + 6_000;
+        n.no_operator_until = world.now + 6_000;
+        for other in 1..3 {
+            world.block(0, other);
+        }
+        world.run()
+    };
+    assert!((0..12).all(|seed| attempt(|| alone(seed, 820)).is_ok()));
+    let beyond: Vec<String> = (0..12)
+        .filter_map(|seed| attempt(|| alone(seed, 350)).err())
+        .collect();
+    assert!(!beyond.is_empty());
+    assert!(
+        beyond.iter().all(|what| what.starts_with("acknowledging:")),
+        "{beyond:?}"
+    );
 }

@@ -1,10 +1,14 @@
-use super::many::{Sums, attempt, explore, run};
+use std::time::Instant;
+
+use super::many::{Failure, Sums, explore, run};
 use super::runs::Course;
 use super::world::World;
 use crate::breakage::{Breakage, with};
 
 /// Seeds of an ordinary run.
 const SEEDS: u64 = 400;
+/// A defect that none of so many seeds notices is missed.
+const MUTANT_SEEDS: u64 = 1_000;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
@@ -19,8 +23,7 @@ fn whatever_happens_the_promises_hold() {
     }
     let (from, asked) = (number("SIM_FROM").unwrap_or(0), number("SIM_SEEDS"));
     let seeds = from..from + asked.unwrap_or(SEEDS);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    match explore(seeds.clone(), threads, asked.is_some()) {
+    match explore(seeds.clone(), asked.is_some(), run) {
         Ok(sums) => {
             for (name, sum) in Sums::NAMES.iter().zip(sums.0) {
                 println!("{name:>16}: {sum}");
@@ -64,21 +67,21 @@ fn wall_clocks_that_jump_change_nothing_but_the_times_that_are_written_down() {
     }
 }
 
-/// Runs seeds with a defect until one of them is stopped by a check, and says by which.
-fn caught(breakage: Breakage) -> Option<(u64, String)> {
-    (0..60).find_map(|seed| {
-        let outcome = attempt(|| with(breakage, || run(seed)));
-        Some((seed, outcome.err()?))
-    })
-}
-
+/// Each defect is stopped by a check. `make mutants` prints these lines as a table.
 #[test]
 fn every_deliberate_defect_is_noticed() {
     let mut missed = Vec::new();
     for defect in Breakage::ALL {
-        match caught(defect) {
-            Some((seed, by)) => println!("{defect:?}: seed {seed}: {by}"),
-            None => missed.push(defect),
+        let began = Instant::now();
+        match explore(0..MUTANT_SEEDS, false, |seed| with(defect, || run(seed))) {
+            Ok(_) => missed.push(defect),
+            Err(Failure { seed, what }) => println!(
+                "mutant|{defect:?}|{}|simulator: {}|{}|{:.1}",
+                defect.place(),
+                what.split([':', ',']).next().unwrap_or_default(),
+                seed + 1,
+                began.elapsed().as_secs_f64()
+            ),
         }
     }
     assert!(missed.is_empty(), "not noticed: {missed:?}");
