@@ -30,6 +30,14 @@ pub(crate) enum Breakage {
     DemotedKeepsFeeding,
     /// The watermark of a replica that is gone counts as if it were connected.
     CountDeadReplicas,
+    /// A removal or a raised number is recorded before everything so far is covered that way.
+    RecordUncovered,
+    /// What an earlier epoch left counts as covered before the epoch's own first record is.
+    CoverOldEpochs,
+    /// A node that is no member becomes master while acknowledgements are asked for.
+    LeadByNonMember,
+    /// A failover is content with one member less than hold every acknowledged write.
+    FenceOneTooFew,
     /// Whoever asks is fed, without a window.
     UnboundedWindow,
     /// What was taken over of the log is not looked at: every reconnect is a full sync.
@@ -41,7 +49,12 @@ pub(crate) enum Breakage {
 #[cfg(test)]
 impl Breakage {
     /// Every defect.
-    pub(crate) const ALL: [Breakage; 14] = [
+    pub(crate) const ALL: [Breakage; 19] = [
+        Breakage::LeadByNonMember,
+        Breakage::RecordUncovered,
+        Breakage::CoverOldEpochs,
+        Breakage::FenceOneTooFew,
+        Breakage::CountOneAckForAll,
         Breakage::StampCurrentOffset,
         Breakage::DemotedKeepsFeeding,
         Breakage::CountDeadReplicas,
@@ -65,6 +78,10 @@ impl Breakage {
             Breakage::ResumeOneOff | Breakage::SkipTruncate | Breakage::AlwaysSnapshot => {
                 "handshake.rs"
             }
+            Breakage::RecordUncovered | Breakage::CoverOldEpochs => "sim/members.rs",
+            Breakage::FenceOneTooFew => "sim/settle.rs",
+            Breakage::LeadByNonMember => "sim/plan.rs",
+            Breakage::CountOneAckForAll => "concern.rs",
             Breakage::AckBeforeAppend | Breakage::SnapshotExactTooEarly => "replica.rs",
             Breakage::UnboundedWindow => "master.rs",
             Breakage::CountDeadReplicas => "roster.rs",

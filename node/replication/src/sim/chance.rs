@@ -51,6 +51,56 @@ impl World {
         self.ask_for(mode, to);
     }
 
+    /// Somebody scales the cluster, or wants more or fewer acknowledgements.
+    pub(super) fn edit_spec(&mut self) {
+        if self.course.acks == 0 {
+            return;
+        }
+        if self.spec.unwanted.is_some() {
+            return self.want_again();
+        }
+        if self.random.chance(50) {
+            let most = (self.nodes.len() as u64 - 1).min(2);
+            self.spec.acks = self.random.between(1, most) as u32;
+        } else {
+            let node = self.node();
+            self.scale_away(node);
+        }
+    }
+
+    /// A node is wanted no more; the master is moved first, which is not what this is about.
+    pub(super) fn scale_away(&mut self, node: usize) {
+        if self.lease.grant.holder.is_some_and(|h| h.node != node) {
+            self.note(&format!("{node} is not wanted"));
+            self.spec.unwanted = Some(node);
+        }
+    }
+
+    /// All nodes are wanted. One that is gone comes back, with its volume or another.
+    pub(super) fn want_again(&mut self) {
+        let Some(node) = self.spec.unwanted.take() else {
+            return;
+        };
+        if std::mem::take(&mut self.nodes[node].deleted) {
+            if self.random.chance(50) {
+                self.nodes[node] = self.nodes[node].emptied();
+            }
+            self.after(1, 200, Event::Start { node });
+        }
+    }
+
+    /// The pod of a node that is not wanted, and is no member, is deleted.
+    pub(super) fn delete_pod(&mut self, node: usize) {
+        if self.spec.unwanted != Some(node) || self.nodes[node].deleted {
+            return;
+        }
+        let torn = self.torn();
+        self.nodes[node].crash(torn);
+        self.nodes[node].deleted = true;
+        self.checks.deleted += 1;
+        self.cut(node);
+    }
+
     pub(super) fn ask_for(&mut self, mode: Mode, to: usize) {
         let id = self.request.map_or(0, |r| r.id) + 1;
         let to = Some(to);
@@ -60,7 +110,7 @@ impl World {
     pub(super) fn fault(&mut self) {
         let (node, other) = (self.node(), self.node());
         let soon = self.now + self.random.between(50, 2_500);
-        let kind = self.random.below(32);
+        let kind = self.random.below(36);
         self.note(&format!("fault {kind} at {node}, until {soon}"));
         match kind {
             0..=4 => self.crash(node),
@@ -85,6 +135,7 @@ impl World {
                 self.operators[index].stalled_until = soon + 1_000;
             }
             29..=30 => self.turn_wall_clock(node),
+            31..=34 => self.edit_spec(),
             _ => self.empty_volume(node),
         }
     }
@@ -167,6 +218,7 @@ impl World {
             n.fuse = None;
             n.no_reads_until = 0;
         }
+        self.want_again();
         let second = self.random.chance(50);
         self.operators[0].leads = !second;
         self.operators[1].leads = second;

@@ -1,6 +1,6 @@
 //! What must hold, one function each. A violation is a panic with the seed's trace position.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use uuid::Uuid;
 
@@ -8,6 +8,7 @@ use super::disk::Store;
 use super::node::Node;
 use super::{LONGEST_PIECE, Time, WINDOW};
 use crate::batch::Batch;
+use crate::concern::Concern;
 use crate::position::{Chain, Position};
 
 /// What is known about the run from above, which no node knows.
@@ -20,10 +21,14 @@ pub(super) struct Checks {
     highest_acknowledged: Position,
     /// When that was.
     pub(super) acknowledged_at: Time,
-    /// Acknowledged writes that must be found in the end.
-    expected: BTreeSet<Position>,
+    /// Acknowledged writes that must be found in the end, and how many replicas were waited for.
+    expected: BTreeMap<Position, u32>,
     highest_durable: HashMap<Uuid, u64>,
     pub(super) acknowledged: u64,
+    /// Of these, those that replicas were waited for.
+    pub(super) acknowledged_at_k: u64,
+    pub(super) changes: u64,
+    pub(super) deleted: u64,
     pub(super) lost_to_failover: u64,
     pub(super) full_syncs: u64,
     pub(super) partial_syncs: u64,
@@ -90,6 +95,7 @@ impl Checks {
         boot: u64,
         promised: u64,
         position: Position,
+        acks: u32,
         now: Time,
     ) {
         let epoch = position.epoch;
@@ -103,14 +109,15 @@ impl Checks {
             "acknowledging: node {node} in {epoch}, promised {promised}"
         );
         assert!(
-            position > self.highest_acknowledged,
+            epoch >= self.highest_acknowledged.epoch,
             "acknowledging: node {node} at {position}, after {}",
             self.highest_acknowledged
         );
-        self.highest_acknowledged = position;
+        self.highest_acknowledged = position.max(self.highest_acknowledged);
         self.acknowledged_at = now;
         self.acknowledged += 1;
-        self.expected.insert(position);
+        self.expected.insert(position, acks);
+        self.acknowledged_at_k += u64::from(acks > 0);
     }
 
     /// Positions are monotonic: a log only goes back where an unsynced tail was torn, a divergent one undone, or a full
@@ -166,7 +173,7 @@ impl Checks {
 
     /// A change of master that loses nothing: everything acknowledged is in the new master's log.
     pub(super) fn nothing_lost(&self, what: &str, has: impl Fn(Position) -> bool) {
-        for position in &self.expected {
+        for position in self.expected.keys() {
             assert!(
                 has(*position),
                 "{what}: {position} was acknowledged and is lost"
@@ -192,15 +199,92 @@ impl Checks {
         );
     }
 
+    /// After healing everything converges: what is on record is what is wanted.
+    pub(super) fn agreed(&self, recorded: &Concern, wanted: &Concern) {
+        assert!(
+            recorded == wanted,
+            "convergence: {recorded:?} is on record, {wanted:?} is wanted"
+        );
+    }
+
     /// A volume was lost, with all that was on it.
     pub(super) fn emptied(&mut self) {
         self.empties += 1;
     }
 
-    /// A failover from an asynchronous master gives up what the chosen node does not have, and says how much.
-    pub(super) fn give_up(&mut self, has: impl Fn(Position) -> bool) {
+    /// Acknowledged at k survives: a failover gives up what nobody was waited for and the chosen node does not have, and
+    /// says how much. What replicas were waited for, it has.
+    pub(super) fn give_up(&mut self, node: usize, has: impl Fn(Position) -> bool) {
         let before = self.expected.len();
-        self.expected.retain(|position| has(*position));
+        self.expected.retain(|position, acks| {
+            let there = has(*position);
+            assert!(
+                there || *acks == 0,
+                "acknowledged at k: node {node} becomes master without {position}, which {acks} replicas had acknowledged"
+            );
+            there
+        });
         self.lost_to_failover += (before - self.expected.len()) as u64;
+    }
+
+    /// Acknowledged at k survives: what replicas were waited for is undone nowhere.
+    pub(super) fn undone(&self, node: usize, after: u64, has: impl Fn(Position) -> bool) {
+        for (position, acks) in &self.expected {
+            assert!(
+                *acks == 0 || position.offset <= after || !has(*position),
+                "acknowledged at k: node {node} undoes {position}, which {acks} replicas had acknowledged"
+            );
+        }
+    }
+
+    /// What replicas were waited for, and was not lost with them.
+    pub(super) fn confirmed(&self) -> impl Iterator<Item = Position> {
+        let waited = self.expected.iter().filter(|(_, acks)| **acks > 0);
+        waited.map(|(position, _)| *position)
+    }
+
+    /// Acknowledged at k: k other disks hold it, lost volumes aside.
+    pub(super) fn held(&self, position: Position, acks: u32, holders: usize) {
+        let lost = self.empties as usize;
+        assert!(
+            holders + lost >= acks as usize,
+            "acknowledged at k: {position} for {acks} replicas, {holders} hold it"
+        );
+    }
+
+    /// Acknowledged at k: whichever members a failover fences, one of them holds it.
+    pub(super) fn in_every_quorum(&self, position: Position, lacking: usize, concern: &Concern) {
+        assert!(
+            lacking < concern.quorum(),
+            "acknowledged at k: {lacking} members are without {position}, {} are enough to elect: {concern:?}",
+            concern.quorum()
+        );
+    }
+
+    /// What a master says is covered is of its own epoch: what an earlier one left may still be given up.
+    pub(super) fn covered(&self, node: &Node, covered: u64) {
+        let epoch = node.role.history.epoch_at(covered);
+        assert!(
+            covered == 0 || node.writing == Some(epoch),
+            "covered: node {} in {:?} says so of {covered}, of epoch {epoch}",
+            node.index,
+            node.writing
+        );
+    }
+
+    /// A covered position is kept: no master's log is without it.
+    pub(super) fn keeps(&self, node: usize, keeps: bool, covered: Position) {
+        assert!(
+            keeps,
+            "covered: node {node} is to give up {covered}, which enough replicas held"
+        );
+    }
+
+    /// A write is admitted only while as many replicas are connected as have to acknowledge it.
+    pub(super) fn admitted(&self, node: usize, acks: usize, live: usize) {
+        assert!(
+            live >= acks,
+            "counting: node {node} admits a write for {acks} replicas, {live} are connected"
+        );
     }
 }

@@ -8,17 +8,25 @@ use super::world::{Event, World};
 use super::{CLUSTER, Time};
 use crate::breakage::{self, Breakage};
 use crate::command::{Command, Effect, Standing};
+use crate::concern::Concern;
 use crate::position::Position;
 use crate::roster::Health;
 
 /// Writes are held for no longer than this.
 const HOLD: Time = 400;
 
+/// What an operator tells a node.
+#[derive(Clone, Debug)]
+pub(super) enum Order {
+    Role(Command),
+    Members { epoch: u64, concern: Concern },
+}
+
 /// A command on its way, or its answer.
 #[derive(Clone, Debug)]
 pub(super) struct Letter {
     node: usize,
-    pub(super) command: Command,
+    pub(super) command: Order,
     /// Which operator waits for the answer.
     from: Option<usize>,
     answer: Option<State>,
@@ -83,7 +91,7 @@ impl World {
     }
 
     /// Sends a command. It may be lost, be late, or arrive once more when nobody thinks of it any longer.
-    pub(super) fn send_command(&mut self, from: usize, node: usize, command: Command) -> u64 {
+    pub(super) fn send_command(&mut self, from: usize, node: usize, command: Order) -> u64 {
         let letter = Letter {
             node,
             command,
@@ -124,18 +132,27 @@ impl World {
         if !n.runs(self.now) {
             return self.again(Event::Arrives { letter });
         }
-        if let Command::Promote { epoch, .. } | Command::Initialize { epoch, .. } = command {
+        if let Order::Role(Command::Promote { epoch, .. } | Command::Initialize { epoch, .. }) =
+            command
+        {
             // Before a command makes a node master, the Lease has to say so too.
             if !self.ask(node, Wish::Confirm { epoch, letter }) {
                 self.again(Event::Arrives { letter });
             }
+        } else if let Order::Members { epoch, concern } = command {
+            self.change_members(node, letter, epoch, concern);
         } else {
             self.carry_out(letter);
         }
     }
 
     pub(super) fn carry_out(&mut self, letter: u64) {
-        let Some(Letter { node, command, .. }) = self.letters.get(&letter).cloned() else {
+        let Some(Letter {
+            node,
+            command: Order::Role(command),
+            ..
+        }) = self.letters.get(&letter).cloned()
+        else {
             return;
         };
         let (now, until) = (self.now, self.clock(node) + HOLD);

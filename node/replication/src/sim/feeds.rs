@@ -35,7 +35,9 @@ impl World {
             };
             let keeps = breakage::on(Breakage::DemotedKeepsFeeding);
             let input = if feed.epoch == writing || keeps {
-                master::Input::Log(view(&self.nodes[node]))
+                let view = view(&self.nodes[node]);
+                self.checks.covered(&self.nodes[node], view.covered);
+                master::Input::Log(view)
             } else {
                 master::Input::Stop(Reject::NotMaster(None))
             };

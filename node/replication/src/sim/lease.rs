@@ -9,6 +9,7 @@ use super::node::Failed;
 use super::world::{Event, World};
 use super::{PERMIT, RENEW_EVERY, REQUEST_TIMEOUT, Time};
 use crate::command::Command;
+use crate::concern::{Concern, Membership};
 
 /// A process of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,19 +20,27 @@ pub(super) struct Holder {
 }
 
 /// Who may be master.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Grant {
     pub(super) epoch: u64,
     /// `None` when vacant.
     pub(super) holder: Option<Holder>,
+    /// Members, and how many acknowledgements a write waits for.
+    pub(super) concern: Concern,
 }
 
 /// The stored object.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Lease {
     pub(super) grant: Grant,
     /// Counts every change and renewal.
     pub(super) version: u64,
+}
+
+impl Grant {
+    fn names(&self, process: Holder, epoch: u64) -> bool {
+        self.holder == Some(process) && self.epoch == epoch
+    }
 }
 
 impl Lease {
@@ -42,7 +51,7 @@ impl Lease {
 }
 
 /// What a node asks for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Wish {
     Renew {
         epoch: u64,
@@ -56,10 +65,26 @@ pub(super) enum Wish {
         epoch: u64,
         letter: u64,
     },
+    /// Other members and acknowledgements, by the master in its own epoch.
+    Record {
+        epoch: u64,
+        concern: Concern,
+    },
+}
+
+/// What the API server says.
+#[derive(Clone, Debug)]
+pub(super) enum Answer {
+    /// Done, in this epoch; and this is on record.
+    Yes(u64, Concern),
+    /// The Lease grants this epoch, and not to this process.
+    NotGranted(u64),
+    /// It was changed in between: nothing was done.
+    Conflict,
 }
 
 /// A request under way, from the node's side.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Asking {
     pub(super) number: u64,
     pub(super) wish: Wish,
@@ -68,12 +93,13 @@ pub(super) struct Asking {
 }
 
 /// A request under way, from the API server's side.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Request {
     from: Holder,
     wish: Wish,
-    /// The epoch taken or confirmed; or, when it is not granted, the epoch that is.
-    answer: Option<Result<u64, u64>>,
+    /// The Lease's version that was read, for a change that replaces it.
+    read: u64,
+    answer: Option<Answer>,
 }
 
 impl World {
@@ -86,6 +112,7 @@ impl World {
         }
         self.numbers += 1;
         let number = self.numbers;
+        let wanted = wish.clone();
         n.asking = Some(Asking { number, wish, sent });
         let from = Holder {
             node,
@@ -94,7 +121,8 @@ impl World {
         };
         let request = Request {
             from,
-            wish,
+            wish: wanted,
+            read: self.lease.version,
             answer: None,
         };
         self.requests.insert(number, request);
@@ -110,7 +138,7 @@ impl World {
     }
 
     pub(super) fn at_lease(&mut self, number: u64) {
-        let Some(request) = self.requests.get(&number).copied() else {
+        let Some(request) = self.requests.get(&number).cloned() else {
             return;
         };
         let from = request.from;
@@ -119,15 +147,14 @@ impl World {
             self.requests.remove(&number);
             return;
         }
-        let grant = self.lease.grant;
+        let grant = self.lease.grant.clone();
         let answer = match request.wish {
             Wish::Renew { epoch } | Wish::Confirm { epoch, .. } => {
-                let ours = grant.holder == Some(from) && grant.epoch == epoch;
-                if ours {
+                if grant.names(from, epoch) {
                     self.lease.version += 1;
-                    Ok(epoch)
+                    Answer::Yes(epoch, grant.concern)
                 } else {
-                    Err(grant.epoch)
+                    Answer::NotGranted(grant.epoch)
                 }
             }
             Wish::Retake { promised } => {
@@ -135,10 +162,27 @@ impl World {
                 if ours && grant.epoch >= promised {
                     let epoch = grant.epoch + 1;
                     let holder = Some(from);
-                    self.lease.write(Grant { epoch, holder });
-                    Ok(epoch)
+                    let concern = grant.concern.clone();
+                    self.lease.write(Grant {
+                        epoch,
+                        holder,
+                        ..grant
+                    });
+                    Answer::Yes(epoch, concern)
                 } else {
-                    Err(grant.epoch)
+                    Answer::NotGranted(grant.epoch)
+                }
+            }
+            Wish::Record { epoch, concern } => {
+                if request.read != self.lease.version {
+                    Answer::Conflict
+                } else if grant.names(from, epoch) {
+                    let next = concern.clone();
+                    self.lease.write(Grant { concern, ..grant });
+                    self.record_holds();
+                    Answer::Yes(epoch, next)
+                } else {
+                    Answer::NotGranted(grant.epoch)
                 }
             }
         };
@@ -149,7 +193,7 @@ impl World {
     }
 
     pub(super) fn lease_answers(&mut self, number: u64) {
-        let Some(request) = self.requests.get(&number).copied() else {
+        let Some(request) = self.requests.get(&number).cloned() else {
             return;
         };
         let node = request.from.node;
@@ -159,45 +203,45 @@ impl World {
         }
         self.requests.remove(&number);
         let n = &mut self.nodes[node];
-        let asking = n.asking.filter(|a| a.number == number);
-        let (Some(asking), Some(answer), true) =
-            (asking, request.answer, n.reaches_lease(self.now))
-        else {
+        if !n.reaches_lease(self.now) {
+            return;
+        }
+        let asking = n.asking.take_if(|a| a.number == number);
+        let (Some(asking), Some(answer)) = (asking, request.answer) else {
             return;
         };
-        n.asking = None;
         if self.clock(node) > asking.sent + REQUEST_TIMEOUT {
-            return self.unanswered(asking.wish);
+            return self.unanswered(node, asking.wish);
         }
-        if answer.is_ok() {
+        if matches!(answer, Answer::Yes(..)) {
             self.nodes[node].permit_until = asking.sent + PERMIT;
         }
         self.answered(node, asking.wish, answer);
         self.moved(node);
     }
 
-    fn answered(&mut self, node: usize, wish: Wish, answer: Result<u64, u64>) {
+    fn answered(&mut self, node: usize, wish: Wish, answer: Answer) {
         let now = self.now;
+        let id = self.nodes[node].id;
         match (wish, answer) {
-            (Wish::Renew { .. }, Ok(_)) => {}
-            (Wish::Renew { epoch }, Err(granted)) => {
+            (Wish::Renew { .. }, Answer::Yes(..) | Answer::Conflict) => {}
+            (Wish::Renew { epoch }, Answer::NotGranted(granted)) => {
                 // The Lease is somebody else's: the node fences itself.
                 self.nodes[node].permit_until = 0;
                 if self.nodes[node].writing == Some(epoch) {
-                    let fence = Command::Fence {
-                        cluster: super::CLUSTER,
-                        epoch: granted.max(epoch + 1),
-                    };
+                    let fence = World::fence(granted.max(epoch + 1));
                     let fenced = self.nodes[node].command(&mut self.checks, now, &fence);
                     self.note(&format!("{node} fences itself: {fenced:?}"));
                 }
             }
-            (Wish::Retake { promised }, Ok(epoch)) => {
-                if self.nodes[node].role.promised != promised {
+            (Wish::Retake { promised }, Answer::Yes(epoch, concern)) => {
+                let n = &mut self.nodes[node];
+                if n.role.promised != promised {
                     return;
                 }
+                n.membership = Some(Membership::granted(id, concern));
                 let retake = Command::Retake { epoch };
-                let opened = self.nodes[node].command(&mut self.checks, now, &retake);
+                let opened = n.command(&mut self.checks, now, &retake);
                 self.note(&format!("{node} takes epoch {epoch}: {opened:?}"));
                 if opened.is_ok() {
                     self.nodes[node].retaking = None;
@@ -205,17 +249,42 @@ impl World {
                     self.nothing_lost(node, "restart of the master");
                 }
             }
-            (Wish::Retake { .. }, Err(_)) => {}
-            (Wish::Confirm { letter, .. }, Ok(_)) => self.carry_out(letter),
-            (Wish::Confirm { letter, .. }, Err(_)) => self.reply(letter, false),
+            (Wish::Retake { .. }, Answer::NotGranted(_) | Answer::Conflict) => {}
+            (Wish::Confirm { epoch, letter }, Answer::Yes(_, concern)) => {
+                self.confirmed(node, epoch, letter, concern);
+            }
+            (Wish::Confirm { letter, .. }, Answer::NotGranted(_) | Answer::Conflict) => {
+                self.not_confirmed(node, letter);
+            }
+            (Wish::Record { .. }, Answer::Yes(_, concern)) => self.change_recorded(node, concern),
+            (Wish::Record { .. }, Answer::NotGranted(_)) => self.end_change(node, false),
+            (Wish::Record { .. }, Answer::Conflict) => {
+                if let Some(membership) = &mut self.nodes[node].membership {
+                    membership.given_up();
+                }
+                self.end_change(node, false);
+            }
         }
     }
 
     /// Given up: nothing is known.
-    fn unanswered(&mut self, wish: Wish) {
+    fn unanswered(&mut self, node: usize, wish: Wish) {
         match wish {
-            Wish::Confirm { letter, .. } => self.reply(letter, false),
+            Wish::Confirm { letter, .. } => self.not_confirmed(node, letter),
+            Wish::Record { .. } => self.end_change(node, false),
             Wish::Renew { .. } | Wish::Retake { .. } => {}
+        }
+    }
+
+    fn not_confirmed(&mut self, node: usize, letter: u64) {
+        if self.nodes[node]
+            .changing
+            .as_ref()
+            .is_some_and(|c| c.letter == letter)
+        {
+            self.end_change(node, false);
+        } else {
+            self.reply(letter, false);
         }
     }
 
@@ -223,11 +292,8 @@ impl World {
     pub(super) fn tick_lease(&mut self, node: usize) {
         let clock = self.clock(node);
         let n = &mut self.nodes[node];
-        if let Some(asking) = n.asking
-            && clock > asking.sent + REQUEST_TIMEOUT
-        {
-            n.asking = None;
-            return self.unanswered(asking.wish);
+        if let Some(asking) = n.asking.take_if(|a| clock > a.sent + REQUEST_TIMEOUT) {
+            return self.unanswered(node, asking.wish);
         }
         if n.asking.is_some() || clock < n.renew_at {
             return;

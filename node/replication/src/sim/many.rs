@@ -18,8 +18,11 @@ const SAY_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Sums(pub(super) [u64; Sums::NAMES.len()]);
 
 impl Sums {
-    pub(super) const NAMES: [&str; 11] = [
+    pub(super) const NAMES: [&str; 14] = [
         "acknowledged",
+        "acknowledged at k",
+        "member changes",
+        "pods scaled away",
         "switchovers",
         "failovers",
         "retakes",
@@ -35,6 +38,9 @@ impl Sums {
     fn add(&mut self, checks: &Checks) {
         let counted = [
             checks.acknowledged,
+            checks.acknowledged_at_k,
+            checks.changes,
+            checks.deleted,
             checks.switchovers,
             checks.failovers,
             checks.retakes,

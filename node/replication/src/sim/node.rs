@@ -13,11 +13,13 @@ use super::clock::Clock;
 use super::disk::{Change, Checkpoint, Incoming, Store, encode};
 use super::lease::Asking;
 use super::log::Log;
+use super::members::Changing;
 use super::sessions::{Feed, Follow};
 use super::volume::{Died, Fuse};
 use crate::batch::Batch;
 use crate::breakage::{self, Breakage};
 use crate::command::{Command, Effect, HandedOver, Refusal, RoleFacts, Standing, decide};
+use crate::concern::{Level, Membership, Waiting};
 use crate::position::{EpochStart, History, LogEnd, Position};
 use crate::roster::Roster;
 
@@ -30,6 +32,8 @@ pub(super) struct Role {
     pub(super) handed_over: Option<HandedOver>,
     pub(super) history: History,
     pub(super) has_data: bool,
+    /// The last position that enough replicas were known to hold.
+    pub(super) covered: Position,
 }
 
 /// A hand-over that waits for its target.
@@ -79,6 +83,8 @@ pub(super) struct Node {
     /// Reading from its disk fails until then.
     pub(super) no_reads_until: Time,
     pub(super) fuse: Option<Fuse>,
+    /// Its pod was scaled away.
+    pub(super) deleted: bool,
     /// The disk has ended the process, and nobody has noticed yet.
     pub(super) died: bool,
 
@@ -96,6 +102,10 @@ pub(super) struct Node {
     pub(super) hold: Option<Hold>,
     /// Writes that wait for the disk.
     pub(super) waiting: VecDeque<Position>,
+    /// Writes that wait for replicas, with how many.
+    pub(super) waiters: Waiting<(Position, u32)>,
+    pub(super) membership: Option<Membership>,
+    pub(super) changing: Option<Changing>,
     /// Counts replacements of the log: an fsync of an older one says nothing.
     pub(super) log_version: u64,
     pub(super) sync_under_way: bool,
@@ -127,6 +137,7 @@ impl Node {
             no_operator_until: 0,
             no_reads_until: 0,
             fuse: None,
+            deleted: false,
             died: false,
             role: Role::default(),
             log: Log::default(),
@@ -137,6 +148,9 @@ impl Node {
             permit_until: 0,
             hold: None,
             waiting: VecDeque::new(),
+            waiters: Waiting::default(),
+            membership: None,
+            changing: None,
             log_version: 0,
             sync_under_way: false,
             feeds: BTreeMap::new(),
@@ -162,6 +176,7 @@ impl Node {
             clock: self.clock,
             no_lease_until: self.no_lease_until,
             no_operator_until: self.no_operator_until,
+            deleted: self.deleted,
             log_version: self.log_version + 1,
             ..Node::new(self.index)
         }
@@ -279,6 +294,7 @@ impl Node {
         self.hold = None;
         self.writing = Some(epoch);
         self.roster.clear();
+        self.waiters.take_all();
         self.append_own(checks, now, epoch, &[])?;
         self.sync()
     }
@@ -287,6 +303,7 @@ impl Node {
         self.writing = None;
         self.hold = None;
         self.waiting.clear();
+        self.waiters.take_all();
     }
 
     pub(super) fn end_follow(&mut self) {
@@ -356,6 +373,18 @@ impl Node {
         if self.hold.is_some() || self.clock.monotonic(now) >= self.permit_until {
             return None;
         }
+        // Fewer in sync than have to acknowledge: refused, and nothing happens.
+        let acks = self.acks() as usize;
+        if self.coverage().in_sync() < acks {
+            return None;
+        }
+        let live = |id| {
+            self.feeds
+                .values()
+                .any(|f| f.seat.is_some_and(|(i, _)| i == id))
+        };
+        let live = self.roster.coverage(Level::Durable, live).in_sync();
+        checks.admitted(self.index, acks, live);
         self.append_own(checks, now, epoch, changes).ok()?;
         self.waiting.push_back(self.end());
         Some(self.end())
@@ -373,20 +402,5 @@ impl Node {
         }
         self.durable = self.durable.max(offset.min(self.end().offset));
         Ok(())
-    }
-
-    /// Replies that may go out now.
-    pub(super) fn acknowledge(&mut self, checks: &mut Checks, now: Time) {
-        let skip_fsync = breakage::on(Breakage::SkipFsync);
-        while let Some(position) = self.waiting.front().copied() {
-            if position.offset > self.durable && !skip_fsync {
-                return;
-            }
-            self.waiting.pop_front();
-            if self.writing == Some(position.epoch) && self.clock.monotonic(now) < self.permit_until
-            {
-                checks.acknowledged(self.index, self.boot, self.role.promised, position, now);
-            }
-        }
     }
 }

@@ -10,12 +10,13 @@ use std::collections::VecDeque;
 use uuid::Uuid;
 
 use super::clock::Clock;
-use super::control::State;
+use super::control::{Order, State};
 use super::lease::{Grant, Holder};
 use super::plan::plan;
 use super::world::World;
 use super::{CLUSTER, Time};
 use crate::command::{Command, HandedOver};
+use crate::concern::Concern;
 use crate::position::Position;
 
 /// How long an answer is waited for.
@@ -69,6 +70,14 @@ pub(super) struct Request {
     pub(super) to: Option<usize>,
 }
 
+/// What the resource's spec asks for.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Spec {
+    pub(super) acks: u32,
+    /// A node whose pod is to go.
+    pub(super) unwanted: Option<usize>,
+}
+
 /// What was observed.
 #[derive(Clone, Debug)]
 pub(super) struct View {
@@ -80,10 +89,11 @@ pub(super) struct View {
     pub(super) unchanged: Time,
     pub(super) nodes: Vec<Option<State>>,
     pub(super) request: Option<Request>,
+    pub(super) spec: Spec,
 }
 
 /// Which Lease is replaced.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Expect {
     Content(Grant),
     Version(u64),
@@ -123,6 +133,15 @@ pub(super) enum Step {
         node: usize,
         master: usize,
         epoch: u64,
+    },
+    Members {
+        node: usize,
+        epoch: u64,
+        concern: Concern,
+    },
+    /// Its pod goes.
+    Delete {
+        node: usize,
     },
 }
 
@@ -215,11 +234,12 @@ impl World {
         View {
             now: self.now,
             status: self.status.clone(),
-            grant: self.lease.grant,
+            grant: self.lease.grant.clone(),
             version: self.lease.version,
             unchanged: clock - operator.seen.1,
             nodes,
             request: self.request,
+            spec: self.spec,
         }
     }
 
@@ -246,6 +266,20 @@ impl World {
             return false;
         };
         let (node, command) = match step.clone() {
+            Step::Delete { node } => {
+                self.delete_pod(node);
+                return true;
+            }
+            Step::Members {
+                node,
+                epoch,
+                concern,
+            } => {
+                let order = Order::Members { epoch, concern };
+                let letter = self.send_command(index, node, order);
+                self.awaits(index, letter, step);
+                return true;
+            }
             Step::Record(status) => {
                 if pass.version != self.status_version {
                     return false;
@@ -291,11 +325,15 @@ impl World {
                 },
             ),
         };
-        let letter = self.send_command(index, node, command);
+        let letter = self.send_command(index, node, Order::Role(command));
+        self.awaits(index, letter, step);
+        true
+    }
+
+    fn awaits(&mut self, index: usize, letter: u64, step: Step) {
         if let Some(pass) = &mut self.operators[index].pass {
             pass.awaiting = Some((letter, step, self.now + PATIENCE));
         }
-        true
     }
 
     /// An answer, or a refusal, has come.
@@ -335,7 +373,7 @@ impl World {
     }
 
     fn set_lease(&mut self, expect: Expect, grant: Grant, handed_over: bool) -> bool {
-        let current = self.lease.grant;
+        let current = self.lease.grant.clone();
         if current == grant {
             return true;
         }
@@ -346,8 +384,9 @@ impl World {
         if !as_expected {
             return false;
         }
+        let holder = grant.holder;
         self.lease.write(grant);
-        if let Some(holder) = grant.holder {
+        if let Some(holder) = holder {
             if handed_over {
                 self.nothing_lost(holder.node, "switchover");
             } else {
@@ -360,6 +399,6 @@ impl World {
     /// A failover from an asynchronous master gives up what the chosen node does not have, and says how much.
     fn granted_without_handover(&mut self, node: usize) {
         let n = &self.nodes[node];
-        self.checks.give_up(|p| n.has(p));
+        self.checks.give_up(node, |p| n.has(p));
     }
 }

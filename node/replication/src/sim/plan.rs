@@ -6,6 +6,7 @@ use super::control::State;
 use super::lease::Grant;
 use super::operator::{At, Expect, Mode, Request, Stage, Status, Step, Target, View};
 use super::{EXPIRE, Time};
+use crate::breakage::{self, Breakage};
 use crate::command::HandedOver;
 
 /// A change that has not begun by then is given up.
@@ -13,10 +14,10 @@ const DEADLINE: Time = 1_500;
 /// For how long a node is waited for that does not answer: it may be the most advanced.
 const STRAGGLER: Time = 500;
 
-struct Draft<'v> {
-    view: &'v View,
-    status: Status,
-    steps: Vec<Step>,
+pub(super) struct Draft<'v> {
+    pub(super) view: &'v View,
+    pub(super) status: Status,
+    pub(super) steps: Vec<Step>,
 }
 
 /// The steps for what was observed.
@@ -34,7 +35,10 @@ pub(super) fn plan(view: &View) -> Vec<Step> {
         }
         match draft.status.target {
             Some(target) => draft.advance(target),
-            None => draft.follow(),
+            None => {
+                draft.follow();
+                draft.settle();
+            }
         }
     }
     draft.steps
@@ -45,11 +49,11 @@ impl Draft<'_> {
         self.steps.push(Step::Record(Box::new(self.status.clone())));
     }
 
-    fn states(&self) -> impl DoubleEndedIterator<Item = &State> {
+    pub(super) fn states(&self) -> impl DoubleEndedIterator<Item = &State> {
         self.view.nodes.iter().flatten()
     }
 
-    fn by_id(&self, id: Uuid) -> Option<&State> {
+    pub(super) fn by_id(&self, id: Uuid) -> Option<&State> {
         self.states().find(|s| s.id == id)
     }
 
@@ -63,7 +67,7 @@ impl Draft<'_> {
         let Some(first) = self.view.nodes[0].clone() else {
             return;
         };
-        let grant = self.view.grant;
+        let grant = self.view.grant.clone();
         let holds = grant.holder.filter(|h| h.id == first.id);
         if let (true, Some(holder)) = (first.has_data, holds) {
             self.status.initialized = true;
@@ -79,6 +83,7 @@ impl Draft<'_> {
         let next = Grant {
             epoch,
             holder: Some(holder),
+            concern: grant.concern.clone(),
         };
         let expect = Expect::Content(grant);
         self.steps.push(Step::SetLease {
@@ -90,7 +95,7 @@ impl Draft<'_> {
 
     /// Whether anything has to change.
     fn look(&mut self) {
-        let grant = self.view.grant;
+        let grant = self.view.grant.clone();
         let Some((master, epoch)) = self.status.master else {
             return;
         };
@@ -118,7 +123,7 @@ impl Draft<'_> {
     /// Nobody can write, and nobody will by itself. (A master that does not come back is a person's decision in truth;
     /// here there is always one who takes it.)
     fn nobody_can(&self) -> bool {
-        let grant = self.view.grant;
+        let grant = self.view.grant.clone();
         let Some(holder) = grant.holder else {
             return true;
         };
@@ -174,7 +179,7 @@ impl Draft<'_> {
     // Planned.
 
     fn switch(&mut self, mut target: Target) {
-        let grant = self.view.grant;
+        let grant = self.view.grant.clone();
         let Some((master, _)) = self.status.master else {
             return self.give_up();
         };
@@ -212,10 +217,11 @@ impl Draft<'_> {
     }
 
     fn hand_over(&mut self, target: Target, old: &State, new: &State) {
-        let grant = self.view.grant;
+        let grant = self.view.grant.clone();
         let next = Grant {
             epoch: target.epoch,
             holder: Some(new.holder()),
+            concern: grant.concern.clone(),
         };
         let set = Step::SetLease {
             expect: Expect::Content(grant),
@@ -259,7 +265,7 @@ impl Draft<'_> {
         if alive && target.request > 0 {
             return self.give_up();
         }
-        if self.candidates().next().is_some() && self.evidence() {
+        if self.candidates().next().is_some() && self.quorum(None) && self.evidence() {
             let target = self.go_to(target, Stage::Vacating);
             self.vacate(target);
         } else if self.view.now > target.deadline {
@@ -268,12 +274,13 @@ impl Draft<'_> {
     }
 
     fn candidates(&self) -> impl DoubleEndedIterator<Item = &State> {
-        self.states().filter(|s| s.has_data && !s.is_master())
+        let usable = self.states().filter(|s| s.has_data && !s.is_master());
+        usable.filter(|s| may_lead(s, &self.view.grant))
     }
 
     /// Whether the old master can no longer acknowledge anything.
     fn evidence(&self) -> bool {
-        let grant = self.view.grant;
+        let grant = self.view.grant.clone();
         let Some(holder) = grant.holder else {
             return true;
         };
@@ -284,11 +291,11 @@ impl Draft<'_> {
     }
 
     fn vacate(&mut self, mut target: Target) {
-        let grant = self.view.grant;
+        let grant = self.view.grant.clone();
         let expect = match grant.holder {
             None => {
                 target.epoch = target.epoch.max(grant.epoch);
-                Expect::Content(grant)
+                Expect::Content(grant.clone())
             }
             Some(holder) => {
                 let back = self.by_id(holder.id);
@@ -310,6 +317,7 @@ impl Draft<'_> {
         let vacant = Grant {
             epoch: target.epoch,
             holder: None,
+            concern: grant.concern.clone(),
         };
         self.steps.push(Step::SetLease {
             expect,
@@ -333,7 +341,7 @@ impl Draft<'_> {
     }
 
     fn elect(&mut self, mut target: Target) {
-        let grant = self.view.grant;
+        let grant = self.view.grant.clone();
         if grant.holder.is_some() {
             return if grant.epoch >= target.epoch {
                 self.granted(target)
@@ -353,6 +361,9 @@ impl Draft<'_> {
         if self.fence_all(target.epoch) {
             return;
         }
+        if !self.quorum(Some(target.epoch)) {
+            return;
+        }
         let missing = self.view.nodes.iter().any(Option::is_none);
         if missing && self.view.now < target.step_at + STRAGGLER {
             return;
@@ -363,10 +374,11 @@ impl Draft<'_> {
         target.to = Some((best.node, best.id));
         self.go_to(target, Stage::Granting);
         self.steps.push(Step::SetLease {
-            expect: Expect::Content(grant),
+            expect: Expect::Content(grant.clone()),
             grant: Grant {
                 epoch: target.epoch,
                 holder: Some(best.holder()),
+                ..grant
             },
         });
         self.promote(&best, target.epoch);
@@ -383,7 +395,7 @@ impl Draft<'_> {
 
     /// The Lease names the new master: it is promoted, if it is not yet; if it died, there is another election.
     fn granted(&mut self, mut target: Target) {
-        let grant = self.view.grant;
+        let grant = self.view.grant.clone();
         let Some(holder) = grant.holder else { return };
         let expired = self.view.unchanged >= EXPIRE;
         let Some(state) = self.by_id(holder.id).cloned() else {
@@ -410,10 +422,11 @@ impl Draft<'_> {
             self.status.target = Some(target);
             self.record();
             self.steps.push(Step::SetLease {
-                expect: Expect::Content(grant),
+                expect: Expect::Content(grant.clone()),
                 grant: Grant {
                     epoch,
                     holder: Some(state.holder()),
+                    ..grant
                 },
             });
         }
@@ -476,7 +489,18 @@ impl Draft<'_> {
     }
 }
 
+/// A master is a member: its own disk is one of those that hold what was acknowledged.
+fn may_lead(state: &State, grant: &Grant) -> bool {
+    let anybody = breakage::on(Breakage::LeadByNonMember);
+    grant.concern.acks == 0 || grant.concern.members.contains(&state.id) || anybody
+}
+
 fn ready(old: &State, new: &State, grant: &Grant) -> bool {
     let writes = old.writable && old.master_epoch == Some(grant.epoch);
-    writes && old.id != new.id && new.is_replica && new.has_data && old.replicas.contains(&new.id)
+    writes
+        && may_lead(new, grant)
+        && old.id != new.id
+        && new.is_replica
+        && new.has_data
+        && old.replicas.contains(&new.id)
 }

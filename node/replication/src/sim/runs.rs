@@ -22,6 +22,8 @@ pub(super) struct Course {
     pub(super) log_size: u64,
     /// Whether checkpoints are written, and the log is cut behind them.
     pub(super) checkpoints: bool,
+    /// Replicas that have to acknowledge a write; 0 for asynchronous replication. Changed by chance where it is not 0.
+    pub(super) acks: u32,
     /// How many volumes may be lost.
     pub(super) empties: u32,
 }
@@ -40,6 +42,7 @@ impl Course {
             switchovers: true,
             log_size: [40, 60, 300, 1_000_000][random.below(4) as usize],
             checkpoints: true,
+            acks: [0, 0, 1, 1, 2][random.below(5) as usize],
             empties: u32::from(random.chance(40)),
         }
     }
@@ -56,6 +59,7 @@ impl Course {
             switchovers: false,
             log_size: 1_000_000,
             checkpoints: false,
+            acks: 0,
             empties: 0,
         }
     }

@@ -302,9 +302,123 @@ fn clocks_further_apart_than_the_bound_let_two_masters_acknowledge_and_clocks_wi
     let beyond: Vec<String> = (0..12)
         .filter_map(|seed| attempt(|| alone(seed, 350)).err())
         .collect();
-    assert!(!beyond.is_empty());
-    assert!(
-        beyond.iter().all(|what| what.starts_with("acknowledging:")),
-        "{beyond:?}"
-    );
+    let two = |what: &String| what.starts_with("acknowledging:");
+    assert!(beyond.iter().any(two), "{beyond:?}");
+}
+
+/// A cluster of three at work, each of whose writes waits for `acks` replicas.
+fn confirming(seed: u64, acks: u32) -> World {
+    let course = Course {
+        acks,
+        heal_at: 8_000,
+        end_at: 13_000,
+        ..Course::scripted()
+    };
+    let mut world = World::new(seed, course);
+    world.run_until(1_000);
+    world.until(|w| w.lease.grant.concern.acks == acks && w.lease.grant.concern.members.len() == 3);
+    world.wait(100);
+    assert!(world.checks.acknowledged_at_k > 0);
+    world
+}
+
+impl World {
+    /// Nothing gets from one node to the other, nor back.
+    fn part(&mut self, a: usize, b: usize) {
+        self.block(a, b);
+        self.block(b, a);
+    }
+}
+
+#[test]
+fn what_two_replicas_were_waited_for_survives_the_loss_of_the_master_and_of_one_of_them() {
+    for seed in 0..12 {
+        let mut world = confirming(seed, 2);
+        world.part(0, 2);
+        world.wait(60);
+        world.crash_for(0, 4_000);
+        world.nodes[1].no_operator_until = world.now + 3_500;
+        let checks = world.run().checks;
+        assert_eq!(checks.failovers, 1);
+    }
+}
+
+#[test]
+fn a_number_that_is_raised_counts_in_a_failover_only_once_everything_is_covered_that_way() {
+    for delay in (0..400).step_by(10) {
+        let mut world = confirming(delay, 1);
+        world.part(0, 2);
+        world.wait(60);
+        // One replica holds what was acknowledged since; a failover that trusted the new number would do without it.
+        world.spec.acks = 2;
+        world.wait(delay);
+        world.crash_for(0, 4_500);
+        world.nodes[1].no_operator_until = world.now + 3_000;
+        world.run();
+    }
+}
+
+#[test]
+fn a_removal_that_a_restart_interrupts_loses_neither_the_member_nor_what_only_it_holds() {
+    for delay in (0..400).step_by(10) {
+        for down in [100, 3_500] {
+            let mut world = confirming(delay, 1);
+            world.part(0, 2);
+            world.wait(60);
+            world.scale_away(1);
+            world.wait(delay);
+            world.crash_for(0, down);
+            let checks = world.run().checks;
+            assert_eq!(checks.lost_to_failover, 0, "delay {delay}, down {down}");
+        }
+    }
+}
+
+#[test]
+fn three_masters_in_a_row_that_each_write_to_one_replica_lose_nothing_that_was_acknowledged() {
+    // Raft's figure 8: what an earlier epoch left is not safe because enough replicas hold it, only with what came after.
+    for seed in 0..40 {
+        let mut world = confirming(seed, 1);
+        for round in 0..3 {
+            let Some(master) = world.lease.grant.holder.map(|h| h.node) else {
+                break;
+            };
+            let (hears, deaf) = ((master + 1 + round) % 3, (master + 2 - round % 2) % 3);
+            if deaf != master {
+                world.part(master, deaf);
+            }
+            world.wait(20 + seed * 3);
+            world.crash_for(master, 1_500);
+            if hears != master {
+                world.crash_for(hears, 400);
+            }
+            world.wait(2_000);
+        }
+        let checks = world.run().checks;
+        assert_eq!(checks.lost_to_failover, 0);
+    }
+}
+
+#[test]
+fn a_member_whose_volume_is_lost_is_replaced_by_the_node_that_comes_back() {
+    for node in 0..3 {
+        let mut world = confirming(node as u64, 1);
+        world.lose_volume(node);
+        world.run();
+    }
+}
+
+#[test]
+fn a_second_operator_that_changes_members_from_old_knowledge_loses_nothing() {
+    for delay in (0..300).step_by(5) {
+        let mut world = confirming(delay, 1);
+        world.scale_away(2);
+        world.wait(delay);
+        world.take_over(1_200);
+        world.spec.acks = 2;
+        world.want_again();
+        world.wait(300);
+        world.crash_for(0, 1_000);
+        world.run();
+    }
 }

@@ -57,7 +57,7 @@ pub(super) fn view(node: &Node) -> LogView {
         first_offset: node.log.first_offset(),
         end: node.log.end(),
         durable: node.durable,
-        covered: 0,
+        covered: node.covered_offset(),
     }
 }
 
@@ -275,6 +275,9 @@ impl World {
             _ if over => failed("the role changed"),
             Output::Truncate(to) => {
                 self.checks.truncations += 1;
+                let keeps = n.keeps_covered(&n.role.history, to.position.offset);
+                self.checks.keeps(node, keeps, n.role.covered);
+                self.checks.undone(node, to.position.offset, |p| n.has(p));
                 match n.undo(to.position.offset) {
                     Ok(true) => Some(Input::Truncated(local(n))),
                     Ok(false) => {
@@ -286,6 +289,8 @@ impl World {
             }
             Output::Append(batches) => Some(self.append(node, &batches)),
             Output::SnapshotBegin(begin) => {
+                let keeps = n.keeps_covered(&begin.history, begin.start.position.offset);
+                self.checks.keeps(node, keeps, n.role.covered);
                 n.incoming = Some(Incoming {
                     log: Log::starting_at(begin.start),
                     store: Store::default(),
@@ -305,7 +310,12 @@ impl World {
                 self.install(node);
                 None
             }
-            Output::Joined { .. } | Output::Covered(_) => None,
+            Output::Joined { .. } => None,
+            Output::Covered(offset) => {
+                // A disk that fails ends the process, and the world notices.
+                let _ = n.covered(offset);
+                None
+            }
             Output::CheckDigest { at, digest } => {
                 let same = n.store.applied != at || n.store.digest() == digest;
                 assert!(same, "digest: node {node} differs from its master at {at}");

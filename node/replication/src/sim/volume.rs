@@ -123,6 +123,9 @@ impl Node {
         self.writing = None;
         self.hold = None;
         self.waiting.clear();
+        self.waiters.take_all();
+        self.membership = None;
+        self.changing = None;
         self.sync_under_way = false;
         self.feeds.clear();
         self.follow = None;

@@ -11,9 +11,10 @@ use super::control::Letter;
 use super::lease::{Lease, Request as LeaseRequest};
 use super::network::{Connection, Side};
 use super::node::Node;
-use super::operator::{Operator, Request, Status};
+use super::operator::{Operator, Request, Spec, Status};
 use super::random::Random;
 use super::runs::Course;
+use crate::concern::Concern;
 
 /// How often a node looks at its clocks.
 const TICK: Time = 10;
@@ -55,6 +56,8 @@ pub(super) struct World {
     pub(super) operators: [Operator; 2],
     /// Nobody operates while this is set.
     pub(super) operators_away: bool,
+    /// What the resource's spec asks for: acknowledgements, and the one node that is not wanted.
+    pub(super) spec: Spec,
     /// What a person asked for last.
     pub(super) request: Option<Request>,
     pub(super) checks: Checks,
@@ -108,6 +111,10 @@ impl World {
             status_version: 0,
             operators,
             operators_away: false,
+            spec: Spec {
+                acks: course.acks,
+                unwanted: None,
+            },
             request: None,
             checks: Checks::default(),
             connections: BTreeMap::new(),
@@ -251,6 +258,7 @@ impl World {
     fn tick(&mut self, node: usize) {
         self.tick_lease(node);
         self.finish_handover(node);
+        self.tick_change(node);
         self.connect(node);
         self.tick_sessions(node);
         self.moved(node);
@@ -271,7 +279,7 @@ impl World {
     }
 
     fn start(&mut self, node: usize) {
-        if self.nodes[node].up {
+        if self.nodes[node].up || self.nodes[node].deleted {
             return;
         }
         if !self.nodes[node].reads(self.now) {
@@ -317,8 +325,11 @@ impl World {
         let (now, clock) = (self.now, self.clock(node));
         let n = &mut self.nodes[node];
         self.checks.durable(n.id, n.durable);
-        n.acknowledge(&mut self.checks, now);
+        let confirmed = n.acknowledge(&mut self.checks, now);
         n.roster.appended(n.end().offset, clock);
+        for (position, acks) in confirmed {
+            self.held(node, position, acks);
+        }
         let slow = self.random.chance(2);
         self.start_sync(node, if slow { (50, 400) } else { (1, 6) });
         if self.course.checkpoints && self.random.chance(3) {
@@ -341,7 +352,7 @@ impl World {
 
     /// After all faults are over: one master, nodes with the same log and the same data, and writes go on.
     fn converged(&mut self) {
-        let grant = self.lease.grant;
+        let grant = self.lease.grant.clone();
         let holder = grant.holder.map(|h| h.node);
         let master = holder.filter(|m| self.nodes[*m].writing == Some(grant.epoch));
         let Some(master) = master else {
@@ -354,6 +365,12 @@ impl World {
         for n in &self.nodes {
             self.checks.converged(n, m);
             self.checks.exact(n.index, &n.store);
+        }
+        if self.course.acks > 0 {
+            let members = self.nodes.iter().map(|n| n.id).collect();
+            let acks = self.spec.acks;
+            self.checks
+                .agreed(&grant.concern, &Concern { members, acks });
         }
         let since = self.course.heal_at;
         assert!(

@@ -1,0 +1,236 @@
+//! Members and write concern on a master, step by step as `node/src/lease/leadership.rs` does it, and the writes that
+//! wait for acknowledgements, as in `node/src/link/table.rs`.
+
+use uuid::Uuid;
+
+use super::Time;
+use super::checks::Checks;
+use super::lease::Wish;
+use super::node::Node;
+use super::volume::Died;
+use super::world::World;
+use crate::breakage::{self, Breakage};
+use crate::concern::{Change, Concern, Coverage, Level, Membership};
+use crate::position::{History, Position};
+
+/// A change of members may take so long.
+const DEADLINE: Time = 500;
+
+/// A change of members under way.
+#[derive(Clone, Debug)]
+pub(super) struct Changing {
+    pub(super) letter: u64,
+    epoch: u64,
+    wish: Concern,
+    /// On the node's clock.
+    until: Time,
+    /// What is recorded once everything up to the offset is covered.
+    covering: Option<(u64, Concern)>,
+}
+
+impl Node {
+    /// Acknowledgements that a write waits for.
+    pub(super) fn acks(&self) -> u32 {
+        self.membership.as_ref().map_or(0, |m| m.in_use().acks)
+    }
+
+    pub(super) fn coverage(&self) -> Coverage {
+        let membership = self.membership.as_ref();
+        let membership = membership.filter(|m| !m.on_record().members.is_empty());
+        let counts = |id| membership.is_none_or(|m| m.counts(id));
+        self.roster.coverage(Level::Durable, counts)
+    }
+
+    /// What replicas are told never to give up.
+    pub(super) fn covered_offset(&self) -> u64 {
+        let covered = self.coverage().at(self.acks()).unwrap_or(0);
+        if covered < self.role.history.last_first_offset()
+            && !breakage::on(Breakage::CoverOldEpochs)
+        {
+            return 0;
+        }
+        covered.min(self.durable)
+    }
+
+    /// Replies that may go out now. Returns what replicas were waited for, and how many.
+    pub(super) fn acknowledge(&mut self, checks: &mut Checks, now: Time) -> Vec<(Position, u32)> {
+        let skip_fsync = breakage::on(Breakage::SkipFsync);
+        while let Some(position) = self
+            .waiting
+            .pop_front_if(|p| p.offset <= self.durable || skip_fsync)
+        {
+            // Looked at only now: a write that comes after a change is held to the new number.
+            self.waiters
+                .push(self.acks(), position.offset, (position, self.acks()));
+        }
+        if self.waiters.is_empty() {
+            return Vec::new();
+        }
+        let mut covered = self.waiters.take_covered(&self.coverage());
+        for &(position, acks) in &covered {
+            if self.writing == Some(position.epoch) && self.clock.monotonic(now) < self.permit_until
+            {
+                let promised = self.role.promised;
+                checks.acknowledged(self.index, self.boot, promised, position, acks, now);
+            }
+        }
+        covered.retain(|(_, acks)| *acks > 0);
+        covered
+    }
+
+    /// Enough replicas hold everything up to there, this one among them.
+    pub(super) fn covered(&mut self, offset: u64) -> Result<(), Died> {
+        let offset = offset.min(self.durable);
+        if offset > self.role.covered.offset {
+            let epoch = self.role.history.epoch_at(offset);
+            self.save(|role| role.covered = Position { epoch, offset })?;
+        }
+        Ok(())
+    }
+
+    /// Whether a log with this history that ends at `end` has everything that must not be given up.
+    pub(super) fn keeps_covered(&self, history: &History, end: u64) -> bool {
+        let covered = self.role.covered;
+        end >= covered.offset && history.epoch_at(covered.offset) == covered.epoch
+    }
+}
+
+impl World {
+    /// Acknowledged at k: so many other disks hold it, and each quorum that a failover may fence has one that does.
+    pub(super) fn held(&self, node: usize, position: Position, acks: u32) {
+        let holds = |n: &&Node| n.durable >= position.offset && n.has(position);
+        let holders = self.nodes.iter().filter(|n| n.index != node && holds(n));
+        self.checks.held(position, acks, holders.count());
+        self.in_every_quorum(position);
+    }
+
+    fn in_every_quorum(&self, position: Position) {
+        let concern = &self.lease.grant.concern;
+        let lacks = |id: &&Uuid| {
+            let member = self.nodes.iter().find(|n| n.id == **id);
+            member.is_some_and(|n| n.durable < position.offset || !n.has(position))
+        };
+        if concern.acks > 0 {
+            let lacking = concern.members.iter().filter(lacks).count();
+            self.checks.in_every_quorum(position, lacking, concern);
+        }
+    }
+
+    /// What is on record has changed: whatever was acknowledged is in each of its quorums.
+    pub(super) fn record_holds(&self) {
+        for position in self.checks.confirmed() {
+            self.in_every_quorum(position);
+        }
+    }
+
+    /// The operator wants other members, or another number of acknowledgements.
+    pub(super) fn change_members(&mut self, node: usize, letter: u64, epoch: u64, wish: Concern) {
+        let until = self.clock(node) + DEADLINE;
+        let n = &mut self.nodes[node];
+        if n.writing != Some(epoch) || n.changing.is_some() {
+            return self.reply(letter, false);
+        }
+        n.changing = Some(Changing {
+            letter,
+            epoch,
+            wish,
+            until,
+            covering: None,
+        });
+        // An earlier change may have been recorded without an answer.
+        if !self.ask(node, Wish::Confirm { epoch, letter }) {
+            self.end_change(node, false);
+        }
+    }
+
+    /// The Lease grants the epoch to this process, with these members.
+    pub(super) fn confirmed(&mut self, node: usize, epoch: u64, letter: u64, concern: Concern) {
+        let n = &mut self.nodes[node];
+        if n.changing.as_ref().is_some_and(|c| c.letter == letter) {
+            if let Some(membership) = &mut n.membership
+                && *membership.on_record() != concern
+            {
+                membership.recorded(concern);
+            }
+            return self.next_change(node);
+        }
+        // A command that is given twice finds this node at work in that epoch, perhaps amid a change.
+        if n.writing != Some(epoch) {
+            n.membership = Some(Membership::granted(n.id, concern));
+        }
+        self.carry_out(letter);
+    }
+
+    fn next_change(&mut self, node: usize) {
+        let n = &mut self.nodes[node];
+        let (Some(changing), Some(membership)) = (&mut n.changing, &mut n.membership) else {
+            return self.end_change(node, false);
+        };
+        let epoch = changing.epoch;
+        match membership.towards(&changing.wish) {
+            Err(_) => self.end_change(node, false),
+            Ok(Change::Done) => self.end_change(node, true),
+            Ok(Change::Record(concern)) => self.record_change(node, epoch, concern),
+            Ok(Change::CoverThenRecord(concern)) => {
+                changing.covering = Some((n.log.end().position.offset, concern));
+                self.tick_change(node);
+            }
+        }
+    }
+
+    fn record_change(&mut self, node: usize, epoch: u64, concern: Concern) {
+        if !self.ask(node, Wish::Record { epoch, concern }) {
+            // Something else is being asked: nothing was sent.
+            if let Some(membership) = &mut self.nodes[node].membership {
+                membership.given_up();
+            }
+            self.end_change(node, false);
+        }
+    }
+
+    pub(super) fn change_recorded(&mut self, node: usize, concern: Concern) {
+        self.note(&format!("{node} recorded {concern:?}"));
+        self.checks.changes += 1;
+        if let Some(membership) = &mut self.nodes[node].membership {
+            membership.recorded(concern);
+        }
+        self.next_change(node);
+    }
+
+    /// Looks whether everything so far is covered by those who are to count.
+    pub(super) fn tick_change(&mut self, node: usize) {
+        let clock = self.clock(node);
+        let n = &mut self.nodes[node];
+        let Some(changing) = &n.changing else { return };
+        let Some((end, concern)) = changing.covering.clone() else {
+            return;
+        };
+        let (epoch, until) = (changing.epoch, changing.until);
+        let there = n.coverage().at(concern.acks);
+        let skips = breakage::on(Breakage::RecordUncovered);
+        if there.is_none_or(|there| there >= end) || skips {
+            if let Some(changing) = &mut n.changing {
+                changing.covering = None;
+            }
+            // Another request may be under way: then later, as it takes the API server's lock.
+            if n.asking.is_some() {
+                if let Some(changing) = &mut n.changing {
+                    changing.covering = Some((end, concern));
+                }
+                return;
+            }
+            self.record_change(node, epoch, concern);
+        } else if clock >= until || n.writing != Some(epoch) {
+            if let Some(membership) = &mut n.membership {
+                membership.given_up();
+            }
+            self.end_change(node, false);
+        }
+    }
+
+    pub(super) fn end_change(&mut self, node: usize, done: bool) {
+        if let Some(changing) = self.nodes[node].changing.take() {
+            self.reply(changing.letter, done);
+        }
+    }
+}
