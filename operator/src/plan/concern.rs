@@ -121,3 +121,10 @@ pub(super) fn quorum(world: &World, concern: &Concern, promised: Option<u64>) ->
     };
     (world.members.iter().filter(counts).count(), needed)
 }
+
+/// Whether a node may become the master while acknowledgements are on record: only a member may, as its own disk is one
+/// of those that a failover counts on.
+pub(super) fn may_lead(concern: &Concern, member: &Member) -> bool {
+    let listed = |id| concern.members.contains(&id);
+    concern.acks == 0 || member.state().is_some_and(|s| listed(s.node_id))
+}

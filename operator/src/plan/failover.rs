@@ -9,7 +9,7 @@ use vectorizer_api::lease::{EXPIRE_MS, Grant, Holder};
 use vectorizer_api::position::Position;
 use vectorizer_api::replication::Role;
 
-use super::concern::quorum;
+use super::concern::{may_lead, quorum};
 use super::primary::{give_up, holder_of, known_offset, still_asked_for};
 use super::{At, Draft, Expect, Severity, Step, members, seconds_since};
 use crate::crd::{PromoteMode, PromotionReason, PromotionResult, TargetStatus, TargetStep};
@@ -95,7 +95,7 @@ enum Check {
 }
 
 fn check(world: &World, target: &TargetStatus, concern: &Concern) -> Result<(), Check> {
-    let candidates: Vec<_> = world.members.iter().filter_map(candidate).collect();
+    let candidates: Vec<_> = candidates(world, concern).collect();
     let Some((_, best)) = candidates.iter().max_by_key(|(_, position)| *position) else {
         return Err(Check::NotYet("no node that holds data answers".to_owned()));
     };
@@ -138,7 +138,15 @@ fn too_few(concern: &Concern, found: usize, needed: usize) -> String {
     )
 }
 
-/// A member that could become the master, and where its log ends.
+/// Those who could become the master, and where their logs end.
+fn candidates<'w>(
+    world: &'w World,
+    concern: &Concern,
+) -> impl DoubleEndedIterator<Item = (&'w Member, Position)> {
+    let may = world.members.iter().filter(|m| may_lead(concern, m));
+    may.filter_map(candidate)
+}
+
 fn candidate(member: &Member) -> Option<(&Member, Position)> {
     let state = member.state()?;
     let usable = state.has_data && state.role != Role::Master;
@@ -315,7 +323,7 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
         );
         return draft.wait(Severity::Trouble, reason::PROMOTION_WAITS, text);
     }
-    let candidates = world.members.iter().filter_map(candidate);
+    let candidates = candidates(world, &grant.concern);
     // Of those that hold the same: the one that was asked for, one that stays, the first.
     let rank = |m: &Member| (target.wanted.as_ref() == Some(&m.pod), world.is_wanted(m));
     let best = candidates
@@ -333,7 +341,7 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
     else {
         return;
     };
-    let fenced = world.members.iter().filter_map(candidate).count();
+    let fenced = self::candidates(world, &grant.concern).count();
     let text = format!(
         "{} holds the most, up to {position}, of {fenced} nodes that promised",
         member.pod

@@ -8,6 +8,7 @@ use vectorizer_api::control::State;
 use vectorizer_api::lease::Grant;
 use vectorizer_api::replication::{ReplicaStatus, Role};
 
+use super::concern::may_lead;
 use super::primary::{give_up, holder_of, known_offset, still_asked_for};
 use super::{At, Draft, Expect, Severity, Step, failover, members};
 use crate::crd::{
@@ -312,6 +313,13 @@ fn unfit(
     }
     if state.role != Role::Replica || !state.has_data {
         return Some(format!("{pod} holds no complete copy of the data"));
+    }
+    if let Some(grant) = world.lease.grant()
+        && !may_lead(&grant.concern, member)
+    {
+        return Some(format!(
+            "{pod} is no member yet: acknowledged writes are only on members for certain"
+        ));
     }
     let Some(replica) = world.replica(member) else {
         return Some(format!("{pod} is not known to the master"));

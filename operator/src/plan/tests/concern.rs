@@ -158,3 +158,35 @@ fn what_is_on_record_already_is_not_asked_for_again() {
     assert!(!plan.steps.iter().any(asked));
     assert_eq!(spec(2).write_concern, None);
 }
+
+#[test]
+fn a_node_that_is_no_member_yet_is_not_handed_over_to() {
+    let mut model = healthy(3, 1);
+    let pod = replicas(&model)[1].clone();
+    let id = model.node(&pod).facts.node_id;
+    model.forget_member(id);
+    model.ask("a", PromoteMode::Switchover, Some(&pod));
+    let plan = model.pass();
+    let changes = |s: &Step| matches!(s, Step::Handover { .. } | Step::SetLease { .. });
+    assert!(!plan.steps.iter().any(changes), "{:?}", plan.steps);
+}
+
+#[test]
+fn a_node_that_is_no_member_is_not_elected_whatever_it_holds() {
+    // What it acknowledged as master would be in no quorum for certain: the record says nothing of it.
+    let mut model = healthy(3, 1);
+    let pods = replicas(&model);
+    let (member, other) = (pods[0].clone(), pods[1].clone());
+    let gone = master(&model);
+    model.kill(&gone);
+    let node = model.node(&other);
+    node.facts.end.offset += 3;
+    let id = node.facts.node_id;
+    model.forget_member(id);
+    model.ask("a", PromoteMode::Failover, None);
+    for _ in 0..400 {
+        model.pass();
+    }
+    let elected = model.status.last_promotion.clone().unwrap();
+    assert_eq!(elected.to, Some(member));
+}

@@ -719,6 +719,14 @@ impl Model {
             .unwrap_or_default()
     }
 
+    /// A node is not on record as a member.
+    pub(crate) fn forget_member(&mut self, id: Uuid) {
+        if let Some((_, grant, _)) = &mut self.lease {
+            grant.concern.members.remove(&id);
+            self.concern = grant.concern.clone();
+        }
+    }
+
     /// What a master does when it is told who belongs to the cluster.
     fn change_members(&mut self, pod: &str, epoch: u64, wish: &Concern) -> Result<(), String> {
         let connected = |n: &&Node| n.alive && !n.stalled && n.facts.has_data;
