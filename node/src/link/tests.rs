@@ -1,5 +1,6 @@
 //! Whole nodes in one process, over real sockets on loopback.
 
+mod changes;
 mod stuck;
 
 use std::net::SocketAddr;
