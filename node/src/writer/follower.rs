@@ -15,7 +15,7 @@ use super::{SessionId, SinkError, TruncateOutcome};
 use crate::breakage::{self, Breakage};
 use crate::data_dir::{DataDirError, Incoming, UndoOutcome};
 use crate::role::RoleError;
-use crate::store::{Op, SnapshotHeader, SnapshotTrailer};
+use crate::store::{Op, Record, SnapshotHeader, SnapshotTrailer};
 
 /// A session with a master.
 pub(super) struct Session {
@@ -84,7 +84,10 @@ impl Writer {
             let ops = match Op::decode_batch(batch, &payload) {
                 Ok(mut ops) => {
                     if breakage::on(Breakage::ForgetDeletes) {
-                        ops.retain(|op| !matches!(op, Op::Delete { .. }));
+                        ops.retain(|op| match op {
+                            Op::Other(record) => !matches!(**record, Record::Delete { .. }),
+                            Op::Put { .. } => true,
+                        });
                     }
                     ops
                 }
