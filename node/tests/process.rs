@@ -22,6 +22,8 @@ mod frozen;
 mod full_disk;
 #[path = "process/harness.rs"]
 mod harness;
+#[path = "process/interrupted.rs"]
+mod interrupted;
 #[path = "process/killed.rs"]
 mod killed;
 #[path = "process/lag.rs"]

@@ -35,14 +35,31 @@ async fn a_frozen_replica_costs_the_master_a_bounded_amount_of_memory_and_catche
 }
 
 #[tokio::test]
+async fn a_replica_frozen_until_it_was_given_up_takes_only_what_it_missed() {
+    let at_home = Machine::master().impatient();
+    let elsewhere = Machine::replica_of(&at_home).impatient();
+    let (master, replica) = pair(&at_home, &elsewhere).await;
+    replica.freeze().await;
+    master.put(0..20).await;
+    until("the master to give its replica up", async || {
+        match master.status().await.connected_replicas {
+            0 => Ok(()),
+            more => Err(more),
+        }
+    })
+    .await;
+    let last = master.put(20..40).await;
+    replica.signal("CONT");
+    replica.reaches(last).await;
+    replica.holds(0..40).await;
+    assert_eq!(master.stats().await.partial_syncs, 2);
+    agree([(&at_home, master), (&elsewhere, replica)]).await;
+}
+
+#[tokio::test]
 async fn a_frozen_master_is_given_up_and_followed_again_when_it_wakes() {
-    let impatient = |machine: Machine| {
-        machine
-            .set("replication.heartbeat_interval_secs=1")
-            .set("replication.replica_timeout_secs=2")
-    };
-    let at_home = impatient(Machine::master());
-    let elsewhere = impatient(Machine::replica_of(&at_home));
+    let at_home = Machine::master().impatient();
+    let elsewhere = Machine::replica_of(&at_home).impatient();
     let (master, replica) = pair(&at_home, &elsewhere).await;
     let last = master.put(0..20).await;
     replica.reaches(last).await;

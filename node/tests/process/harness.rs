@@ -96,6 +96,12 @@ impl Machine {
         self
     }
 
+    /// With heartbeats each second, and patience for two.
+    pub fn impatient(self) -> Self {
+        self.set("replication.heartbeat_interval_secs=1")
+            .set("replication.replica_timeout_secs=2")
+    }
+
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
         self.environment.push((name.to_owned(), value.into()));
         self

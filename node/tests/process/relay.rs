@@ -22,6 +22,8 @@ pub enum Line {
     Cut,
     /// It stands, and carries nothing: nobody is told.
     Silent,
+    /// It carries so many bytes to those who connected, since it began, and then nothing more.
+    Until(u64),
     /// It delays, flips bits and breaks off, as drawn from this seed.
     Bad(u64),
 }
@@ -151,12 +153,13 @@ async fn one_way(
             return;
         };
         let bytes = &mut buffer[..count];
+        let carries = |line: &Line| match line {
+            Line::Silent => false,
+            Line::Until(limit) => counts.to_client.load(Ordering::Relaxed) < *limit,
+            Line::Open | Line::Cut | Line::Bad(_) => true,
+        };
         // A line that nobody holds any more carries nothing.
-        let Ok(now) = line
-            .wait_for(|line| *line != Line::Silent)
-            .await
-            .map(|now| *now)
-        else {
+        let Ok(now) = line.wait_for(carries).await.map(|now| *now) else {
             return;
         };
         let mut ends = false;

@@ -7,13 +7,6 @@ use super::agree::agree;
 use super::harness::*;
 use super::relay::{Line, Relay};
 
-/// Heartbeats each second, and patience for two.
-fn impatient(machine: Machine) -> Machine {
-    machine
-        .set("replication.heartbeat_interval_secs=1")
-        .set("replication.replica_timeout_secs=2")
-}
-
 /// Bytes of all log segments of a machine.
 fn log_bytes(machine: &Machine) -> u64 {
     fn under(dir: &Path) -> u64 {
@@ -135,9 +128,9 @@ async fn after_a_cut_of_the_line_only_what_was_missed_is_sent() {
 
 #[tokio::test]
 async fn a_line_that_falls_silent_is_given_up_by_both_and_taken_up_again_where_it_was() {
-    let at_home = impatient(Machine::master());
+    let at_home = Machine::master().impatient();
     let relay = Relay::to(at_home.replication()).await;
-    let elsewhere = impatient(Machine::following(&relay.address));
+    let elsewhere = Machine::following(&relay.address).impatient();
     let (master, replica) = pair(&at_home, &elsewhere).await;
     let seen = master.put(0..20).await;
     replica.reaches(seen).await;
