@@ -1,6 +1,6 @@
 # `make help` lists what there is. Everything that takes long says so, and is quick the second time.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test sim mutants images crds cluster cluster-down
+.PHONY: help demo demo-down test sim mutants images crds cluster cluster-down bench
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z-]*\):.* ## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
@@ -36,3 +36,6 @@ crds: ## Writes crds/ and the chart's copy from the operator's types
 	cargo run --release --quiet -p vectorizer-operator -- crd > crds/vectorizerclusters.yaml.part
 	mv crds/vectorizerclusters.yaml.part crds/vectorizerclusters.yaml
 	cp crds/vectorizerclusters.yaml charts/vectorizer-operator/definitions/
+
+bench: ## vectorizer beside Redis on this machine, about 12 minutes; QUICK=1 shows that it works
+	@QUICK="$(QUICK)" ARGUMENTS="$(ARGUMENTS)" bench/run.sh

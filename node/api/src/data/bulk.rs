@@ -199,30 +199,54 @@ impl BulkWriter {
     /// Adds a record. `payload` is a JSON object, or empty for none.
     /// Fails, adding nothing, where the lengths are not those that the layout allows.
     pub fn push(&mut self, id: &str, vector: &[f32], payload: &[u8]) -> Result<(), BulkError> {
-        let wrong = |field: &str, message: String| {
-            Err(BulkError::new(
-                format!("records[{}]{field}", self.count),
-                message,
-            ))
+        self.begin(id, vector.len(), payload.len())?;
+        for number in vector {
+            self.body.extend_from_slice(&number.to_le_bytes());
+        }
+        self.body.extend_from_slice(payload);
+        Ok(())
+    }
+
+    /// The same for a vector that is encoded already: f32 each, little endian.
+    pub fn push_bytes(&mut self, id: &str, vector: &[u8], payload: &[u8]) -> Result<(), BulkError> {
+        // An uneven number of bytes is no vector of any length.
+        let numbers = if vector.len().is_multiple_of(4) {
+            vector.len() / 4
+        } else {
+            usize::MAX
         };
-        let (Ok(id_len), Ok(payload_len)) = (u16::try_from(id.len()), u32::try_from(payload.len()))
+        self.begin(id, numbers, payload.len())?;
+        self.body.extend_from_slice(vector);
+        self.body.extend_from_slice(payload);
+        Ok(())
+    }
+
+    /// A record up to its vector.
+    fn begin(&mut self, id: &str, numbers: usize, payload: usize) -> Result<(), BulkError> {
+        let wrong = |field: &str, message: String| {
+            let path = format!("records[{}]{field}", self.count);
+            Err(BulkError::new(path, message))
+        };
+        let (Ok(id_len), Ok(payload_len)) = (u16::try_from(id.len()), u32::try_from(payload))
         else {
             return wrong("", "the id or the payload is too long".to_owned());
         };
-        if vector.len() != self.dimension {
-            let message = format!("{} numbers instead of {}", vector.len(), self.dimension);
+        if numbers != self.dimension {
+            let message = format!("not a vector of {} numbers", self.dimension);
             return wrong(".vector", message);
         }
         self.body.extend_from_slice(&id_len.to_le_bytes());
         self.body.extend_from_slice(&[0; 2]);
         self.body.extend_from_slice(&payload_len.to_le_bytes());
         self.body.extend_from_slice(id.as_bytes());
-        for number in vector {
-            self.body.extend_from_slice(&number.to_le_bytes());
-        }
-        self.body.extend_from_slice(payload);
         self.count += 1;
         Ok(())
+    }
+
+    /// Begins anew, in the same memory.
+    pub fn clear(&mut self) {
+        self.body.truncate(HEADER_LEN);
+        self.count = 0;
     }
 
     /// Bytes so far, so that a body can be kept within the server's limit.
@@ -230,10 +254,16 @@ impl BulkWriter {
         self.body.len()
     }
 
-    /// The body; a body without records is refused by the server.
-    pub fn finish(mut self) -> Vec<u8> {
+    /// The body so far; one without records is refused by the server.
+    pub fn body(&mut self) -> &[u8] {
         self.body[4..8].copy_from_slice(&self.count.to_le_bytes());
         self.body[8..12].copy_from_slice(&(self.dimension as u32).to_le_bytes());
+        &self.body
+    }
+
+    /// The body.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.body();
         self.body
     }
 }
@@ -306,6 +336,22 @@ mod tests {
             wrong[at] = value;
             assert_eq!(fails(&wrong).unwrap().path, path, "byte {at}");
         }
+    }
+
+    #[test]
+    fn a_writer_takes_encoded_vectors_and_begins_anew_in_the_same_memory() {
+        let mut writer = BulkWriter::new(2);
+        writer.push("x", &[9.0, 9.0], b"").unwrap();
+        writer.clear();
+        let encoded = [1.0f32.to_le_bytes(), (-2.5f32).to_le_bytes()].concat();
+        writer.push_bytes("a", &encoded, b"").unwrap();
+        for wrong in [&encoded[..7], &encoded[..4]] {
+            let refused = writer.push_bytes("b", wrong, b"").unwrap_err();
+            assert_eq!(refused.path, "records[1].vector");
+        }
+        assert!(writer.push("b", &[1.0], b"").is_err());
+        writer.push("bé", &[0.0, 3.0], br#"{"x":1}"#).unwrap();
+        assert_eq!(writer.body(), body());
     }
 
     #[test]

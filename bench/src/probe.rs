@@ -1,0 +1,132 @@
+//! What the machine can do at all, and what it is.
+
+use std::fs::{self, File};
+use std::hint::black_box;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::{Context, Outcome};
+use crate::pair::line_of;
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// What was found, as name and value.
+pub fn probe(scratch: &Path) -> Outcome<Vec<(&'static str, String)>> {
+    Ok(vec![
+        ("copying memory", format!("{:.1} GB/s", copy())),
+        ("CRC32", format!("{:.1} GB/s", crc())),
+        ("one TCP stream", format!("{:.2} GB/s", tcp()?)),
+        (
+            "fdatasync of 4 KiB",
+            format!("{:.2} ms", sync(scratch, 4 << 10)? * 1e3),
+        ),
+        (
+            "fdatasync of 1 MiB",
+            format!("{:.2} ms", sync(scratch, 1 << 20)? * 1e3),
+        ),
+    ])
+}
+
+/// Runs `step`, which handles so many MiB, for a quarter of a second. GB/s.
+fn speed(mib: usize, mut step: impl FnMut()) -> f64 {
+    let begun = Instant::now();
+    let mut steps = 0;
+    while begun.elapsed() < Duration::from_millis(250) {
+        step();
+        steps += 1;
+    }
+    (steps * mib) as f64 * MIB / begun.elapsed().as_secs_f64() / 1e9
+}
+
+fn copy() -> f64 {
+    let from = vec![1u8; 64 << 20];
+    let mut to = vec![0u8; 64 << 20];
+    speed(64, || black_box(&mut to).copy_from_slice(black_box(&from)))
+}
+
+fn crc() -> f64 {
+    let bytes = vec![1u8; 64 << 20];
+    speed(64, || {
+        black_box(crc32fast::hash(black_box(&bytes)));
+    })
+}
+
+fn tcp() -> Outcome<f64> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("probing TCP")?;
+    let address = listener.local_addr().context("probing TCP")?;
+    let writer = thread::spawn(move || {
+        let mut socket = TcpStream::connect(address)?;
+        let bytes = vec![1u8; 256 << 10];
+        for _ in 0..4096 {
+            socket.write_all(&bytes)?;
+        }
+        Ok(())
+    });
+    let (mut socket, _) = listener.accept().context("probing TCP")?;
+    let begun = Instant::now();
+    let mut buffer = vec![0; 256 << 10];
+    let mut total = 0;
+    loop {
+        match socket.read(&mut buffer).context("probing TCP")? {
+            0 => break,
+            count => total += count,
+        }
+    }
+    let speed = total as f64 / begun.elapsed().as_secs_f64() / 1e9;
+    match writer.join() {
+        Ok(done) => done.context("probing TCP").map(|()| speed),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Median time of an append and its fdatasync, in seconds.
+fn sync(scratch: &Path, size: usize) -> Outcome<f64> {
+    let path = scratch.join("probe");
+    let mut file = File::create(&path).context("probing the disk")?;
+    let bytes = vec![1u8; size];
+    let mut times = Vec::new();
+    for _ in 0..100 {
+        let begun = Instant::now();
+        file.write_all(&bytes).context("probing the disk")?;
+        file.sync_data().context("probing the disk")?;
+        times.push(begun.elapsed().as_secs_f64());
+    }
+    fs::remove_file(&path).context("probing the disk")?;
+    times.sort_unstable_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
+}
+
+/// Processor, cores, memory, kernel, file system, version of Redis.
+pub fn machine(scratch: &Path, redis: &Path) -> Vec<(&'static str, String)> {
+    let said = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output();
+        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        text.unwrap_or_default().trim().to_owned()
+    };
+    let cpu = Path::new("/proc/cpuinfo");
+    let memory = line_of(Path::new("/proc/meminfo"), "MemTotal");
+    let gib = memory.trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) / MIB;
+    let place = scratch.display().to_string();
+    let disk = said("df", &["--output=fstype,size", "-h", &place]);
+    let disk = disk.lines().nth(1).unwrap_or_default();
+    vec![
+        ("processor", line_of(cpu, "model name")),
+        (
+            "cores",
+            thread::available_parallelism()
+                .map_or(0, usize::from)
+                .to_string(),
+        ),
+        ("memory", format!("{gib:.0} GiB")),
+        ("kernel", said("uname", &["-sr"])),
+        (
+            "file system",
+            disk.split_whitespace().collect::<Vec<_>>().join(", "),
+        ),
+        ("Redis", said(&redis.display().to_string(), &["--version"])),
+    ]
+}
