@@ -4,6 +4,7 @@
 # unit tests.
 set -uo pipefail
 . "$(dirname "$0")/steps.sh"
+need column bsdextrautils
 mkdir -p target
 export PROPTEST_DISABLE_FAILURE_PERSISTENCE=1
 rows=target/mutants.txt missed=0
@@ -20,18 +21,19 @@ sed -n 's/^.*not noticed: /not noticed: /p' "$log"
 step "Defects of the node, in its unit tests"
 log=target/mutants-build.log
 cargo test --release --locked -p vectorizer-node --lib --no-run >"$log" 2>&1 || { tail -n 40 "$log"; exit 1; }
-binary=$(sed -n 's/^ *Executable unittests .*(\(.*\))$/\1/p' "$log")
+binary=$(realpath "$(sed -n 's/^ *Executable unittests .*(\(.*\))$/\1/p' "$log")")
 
 node() { # node DEFECT FILE TEST…: the tests pass without the defect, and one of them fails with it
-  local defect=$1 file=$2 log=target/mutants-$1.log since=$SECONDS noticed
+  local defect=$1 file=$2 log=$PWD/target/mutants-$1.log since=$SECONDS noticed
   shift 2
-  if ! "$binary" "$@" >"$log" 2>&1; then
+  # As cargo does it: tests run in their package's directory.
+  if ! (cd node && "$binary" "$@") >"$log" 2>&1; then
     tail -n 40 "$log"
     printf '%s: its tests fail without it\n' "$defect"
     missed=$((missed + 1))
     return
   fi
-  VECTORIZER_BREAKAGE=$defect timeout 120 "$binary" "$@" >"$log" 2>&1
+  (cd node && VECTORIZER_BREAKAGE=$defect timeout 120 "$binary" "$@") >"$log" 2>&1
   noticed=$(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$log" | head -n 1)
   if [ -z "$noticed" ]; then
     printf 'not noticed: %s\n' "$defect"

@@ -178,8 +178,8 @@ async fn acknowledged(api: &Api, reply: &WriteReply) -> Result<(), Refusal> {
         .replicas
         .acknowledged(position.epoch, position.offset, acks);
     let why = match tokio::time::timeout(time, covered).await {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(_)) => "this node is no longer the master".to_owned(),
+        Ok(Ok(())) if may_answer(api, position.epoch) => return Ok(()),
+        Ok(Ok(()) | Err(_)) => "this node is no longer the master".to_owned(),
         Err(_) => format!(
             "{acks} replicas did not acknowledge it within {} s",
             time.as_secs()
@@ -192,6 +192,11 @@ async fn acknowledged(api: &Api, reply: &WriteReply) -> Result<(), Refusal> {
     Err(error
         .with_details(json!({ "position": position.to_string() }))
         .into())
+}
+
+/// Looked at once more when the replicas have answered: a process that was frozen, or fenced, meanwhile confirms nothing.
+fn may_answer(api: &Api, epoch: u64) -> bool {
+    api.writer.state().borrow().master_epoch == epoch && api.0.permit.holds()
 }
 
 /// Gives a write to the writer and waits for its confirmation.
