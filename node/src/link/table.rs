@@ -143,7 +143,12 @@ impl ReplicaTable {
         let roster = self.roster.lock();
         let quorum = self.quorum.lock();
         let covered = quorum.coverage(&roster).at(quorum.acks()).unwrap_or(0);
-        if covered < quorum.first_offset {
+        // A number in use that is not on record yet: a failover knows nothing of it, and may give up what it covers.
+        let unrecorded = quorum
+            .membership
+            .as_ref()
+            .is_some_and(|m| m.on_record().acks == 0);
+        if unrecorded || covered < quorum.first_offset {
             0
         } else {
             covered

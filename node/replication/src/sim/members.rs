@@ -34,6 +34,11 @@ impl Node {
         self.membership.as_ref().map_or(0, |m| m.in_use().acks)
     }
 
+    /// Acknowledgements that failovers keep to, as far as this node knows.
+    fn recorded_acks(&self) -> u32 {
+        self.membership.as_ref().map_or(0, |m| m.on_record().acks)
+    }
+
     pub(super) fn coverage(&self) -> Coverage {
         let membership = self.membership.as_ref();
         let membership = membership.filter(|m| !m.on_record().members.is_empty());
@@ -43,6 +48,10 @@ impl Node {
 
     /// What replicas are told never to give up.
     pub(super) fn covered_offset(&self) -> u64 {
+        // Before it is on record, a failover knows nothing of it.
+        if self.recorded_acks() == 0 && !breakage::on(Breakage::CoverUnrecorded) {
+            return 0;
+        }
         let covered = self.coverage().at(self.acks()).unwrap_or(0);
         if covered < self.role.history.last_first_offset()
             && !breakage::on(Breakage::CoverOldEpochs)
@@ -71,6 +80,8 @@ impl Node {
             if self.writing == Some(position.epoch) && self.clock.monotonic(now) < self.permit_until
             {
                 let promised = self.role.promised;
+                // A number that is in use and not on record yet promises nothing of failovers.
+                let acks = acks.min(self.recorded_acks());
                 checks.acknowledged(self.index, self.boot, promised, position, acks, now);
             }
         }

@@ -47,6 +47,7 @@ impl Node {
             self.durable = to;
             self.role.history.truncate(to);
             self.log_version += 1;
+            self.sync_under_way = false;
             self.went_back = true;
         }
         if fails {
@@ -69,6 +70,7 @@ impl Node {
             self.role.has_data = true;
             self.durable = self.end().offset;
             self.log_version += 1;
+            self.sync_under_way = false;
             self.went_back = true;
             self.checkpoint = Checkpoint {
                 end: self.log.end(),
