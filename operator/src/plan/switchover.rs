@@ -117,6 +117,11 @@ fn resume(draft: &mut Draft<'_>, target: TargetStatus, master: &MasterStatus, gr
         .is_some_and(|s| s.role != Role::Master && s.promised_epoch >= target.epoch);
     if handed_over {
         return match target.node_id.and_then(|id| world.node(id)) {
+            Some(new) if !may_lead(&grant.concern, new) => {
+                let text =
+                    "the target is no member by now: the most advanced member becomes the master";
+                failover::reelect(draft, target, text);
+            }
             Some(new) => go(draft, target, old, new, grant),
             None if draft.now() > target.deadline.0 => {
                 let text = "the target is gone after the handover: the most advanced node becomes the master";

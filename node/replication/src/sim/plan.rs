@@ -203,6 +203,10 @@ impl Draft<'_> {
                 let new = to.and_then(|id| self.by_id(id)).cloned();
                 let late = self.view.now > target.deadline;
                 match (old, new) {
+                    // The record has changed since it was chosen: members decide, the former master among them.
+                    (Some(_), Some(new)) if handed_over && !may_lead(&new, &grant) => {
+                        self.reelect(target);
+                    }
                     (Some(old), Some(new)) if handed_over || ready(&old, &new, &grant) => {
                         self.hand_over(target, &old, &new);
                     }
