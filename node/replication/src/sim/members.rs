@@ -49,7 +49,7 @@ impl Node {
     /// What replicas are told never to give up.
     pub(super) fn covered_offset(&self) -> u64 {
         // Before it is on record, a failover knows nothing of it.
-        if self.recorded_acks() == 0 && !breakage::on(Breakage::CoverUnrecorded) {
+        if self.recorded_acks() == 0 {
             return 0;
         }
         let covered = self.coverage().at(self.acks()).unwrap_or(0);
