@@ -42,6 +42,8 @@ pub struct JournalOptions {
     pub log_size: u64,
     /// Bytes of the newest batches that are kept in memory.
     pub cache_bytes: usize,
+    /// Bytes by which the last file is made longer ahead of what is written; 0 for none.
+    pub preallocate: u64,
 }
 
 impl Default for JournalOptions {
@@ -50,6 +52,7 @@ impl Default for JournalOptions {
             segment_bytes: 64 << 20,
             log_size: 1_000_000,
             cache_bytes: 32 << 20,
+            preallocate: 0,
         }
     }
 }
@@ -76,6 +79,8 @@ pub struct Journal {
     file: File,
     path: PathBuf,
     size: u64,
+    /// Up to here the file needs no more room; everything, once the system has refused to make some.
+    room: u64,
     header: Header,
     end: LogEnd,
     pending: Vec<Pending>,
@@ -113,6 +118,7 @@ impl Journal {
             }),
             file,
             size,
+            room: size,
             marked: header.base.position.offset,
             header,
             end,
@@ -135,6 +141,7 @@ impl Journal {
         if full && self.size > HEADER_LEN {
             self.poisoning(|journal| journal.roll())?;
         }
+        self.make_room(MARK_LEN as u64 + len);
         self.poisoning(|journal| {
             let mark = encode_mark(journal.durable, journal.header.salt);
             let mark = if journal.durable > journal.marked {
@@ -302,7 +309,7 @@ impl Journal {
     pub fn close(&mut self) -> Result<(), JournalError> {
         self.sync()?;
         if self.marked == self.durable {
-            return Ok(());
+            return self.drop_room();
         }
         self.poisoning(|journal| {
             let mark = encode_mark(journal.durable, journal.header.salt);
@@ -314,16 +321,53 @@ impl Journal {
             journal.size += mark.len() as u64;
             journal.marked = journal.durable;
             Ok(())
+        })?;
+        self.drop_room()
+    }
+
+    /// Makes the file longer, so that the fsyncs of the next batches need not.
+    fn make_room(&mut self, bytes: u64) {
+        let need = self.size + bytes;
+        if self.options.preallocate == 0 || need <= self.room {
+            return;
+        }
+        // A small part of what is free, well below what is kept free for other needs: no write is refused for want of
+        // what is only kept ready.
+        let free = rustix::fs::fstatvfs(&self.file).map_or(0, |fs| fs.f_bavail * fs.f_frsize);
+        let ahead = self.size + self.options.preallocate.min(free / 256);
+        let to = ahead.min(self.options.segment_bytes);
+        if to < need {
+            return;
+        }
+        let flags = rustix::fs::FallocateFlags::empty();
+        let made = rustix::fs::fallocate(&self.file, flags, self.size, to - self.size);
+        // Not every file system can. Nothing is lost but time.
+        self.room = if made.is_ok() { to } else { u64::MAX };
+    }
+
+    /// Cuts the room that was made ahead. Durable when it returns.
+    fn drop_room(&mut self) -> Result<(), JournalError> {
+        if self.room <= self.size {
+            return Ok(());
+        }
+        self.poisoning(|journal| {
+            let cut = journal.file.set_len(journal.size);
+            cut.and_then(|()| journal.file.sync_all())
+                .map_err(|error| io_error("cutting", &journal.path, error))?;
+            journal.room = journal.size;
+            Ok(())
         })
     }
 
     /// Closes the last segment and begins the next.
     fn roll(&mut self) -> Result<(), JournalError> {
         self.sync()?;
+        self.drop_room()?;
         let (file, header) = create_segment(&self.dir, self.end)?;
         self.file = file;
         self.path = self.dir.join(file_name(self.end));
         self.size = HEADER_LEN;
+        self.room = HEADER_LEN;
         self.marked = self.end.position.offset;
         self.header = header;
         let segment = Segment::new(self.path.clone(), self.end);
@@ -359,6 +403,7 @@ impl Journal {
         self.header = recover::read_header(&self.file, &path)?;
         self.path = path;
         self.size = at;
+        self.room = at;
         self.end = end;
         self.marked = self.header.base.position.offset;
         state.forget_tail_above(end.position.offset);

@@ -20,6 +20,9 @@ use crate::lease::{KubernetesLease, Leadership, LeaseError};
 use crate::link::{self, LinkContext, LinkOptions};
 use crate::writer::{self, WriterHandle, WriterOptions};
 
+/// The log's newest file is made longer by this much at a time: some thousand small writes, and little on a small disk.
+const JOURNAL_ROOM: u64 = 8 << 20;
+
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -56,6 +59,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let options = JournalOptions {
         segment_bytes: config.storage.segment_bytes,
         log_size: config.replication.log_size,
+        preallocate: JOURNAL_ROOM,
         ..JournalOptions::default()
     };
     // Recovery reads the disk for as long as it takes.

@@ -16,6 +16,7 @@ fn options() -> JournalOptions {
         segment_bytes: 2_000,
         log_size: 40,
         cache_bytes: 1_000,
+        preallocate: 0,
     }
 }
 

@@ -67,12 +67,13 @@ pub(super) fn recover(
                 path,
             });
         }
-        let cut = scan(&path, &file, header, &mut published, cache_bytes)?;
-        let size = match cut {
-            None => file
-                .seek(SeekFrom::End(0))
-                .map_err(|error| io_error("seeking", &path, error))?,
-            Some((byte, damage)) => {
+        let (byte, damage) = scan(&path, &file, header, &mut published, cache_bytes)?;
+        let size = match damage {
+            None => {
+                drop_room(&mut file, byte).map_err(|error| io_error("cutting", &path, error))?;
+                byte
+            }
+            Some(damage) => {
                 if at + 1 < count {
                     return Err(JournalError::Corrupt {
                         path,
@@ -175,14 +176,23 @@ pub(super) fn read_header(file: &File, path: &Path) -> Result<Header, JournalErr
     Ok(header)
 }
 
-/// Takes in a segment's batches. Returns where its first damaged frame is, if there is one.
+/// Cuts room that was made ahead, and goes to the end.
+fn drop_room(file: &mut File, byte: u64) -> std::io::Result<()> {
+    if file.seek(SeekFrom::End(0))? > byte {
+        file.set_len(byte)?;
+        file.seek(SeekFrom::Start(byte))?;
+    }
+    Ok(())
+}
+
+/// Takes in a segment's batches. Returns where they end, and what is wrong with the frame there, if there is one.
 fn scan(
     path: &Path,
     file: &File,
     header: Header,
     published: &mut Published,
     cache_bytes: usize,
-) -> Result<Option<(u64, Damage)>, JournalError> {
+) -> Result<(u64, Option<Damage>), JournalError> {
     let file = file
         .try_clone()
         .map_err(|error| io_error("opening", path, error))?;
@@ -218,14 +228,14 @@ fn scan(
                 Damage::Batch(
                     BatchError::Incomplete { .. } | BatchError::Length(_) | BatchError::Crc { .. },
                 )
-                | Damage::Mark => break Some((at, damage)),
+                | Damage::Mark => break Some(damage),
                 // Its CRC32 is right: these bytes were written so.
                 Damage::Batch(BatchError::Field(_)) => return Err(corrupt(damage.to_string())),
             },
         }
     };
     published.segments.push_back(segment);
-    Ok(damage)
+    Ok((cursor.at(), damage))
 }
 
 /// Cuts the last segment at `byte`, unless a later mark says that what stood there was durable.

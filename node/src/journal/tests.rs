@@ -1,3 +1,5 @@
+mod room;
+
 use std::os::unix::fs::FileExt;
 
 use proptest::prelude::*;
@@ -16,6 +18,7 @@ fn small() -> JournalOptions {
         segment_bytes: 1 << 20,
         log_size: 1_000_000,
         cache_bytes: 1 << 20,
+        preallocate: 0,
     }
 }
 
