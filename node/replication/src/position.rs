@@ -98,15 +98,32 @@ pub struct EpochStart {
 
 /// All epochs that a log has operations of, oldest first: epochs and first offsets strictly ascend.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(try_from = "Vec<EpochStart>")]
 pub struct History(Vec<EpochStart>);
 
+/// A list that is no history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("epochs and first offsets of a history begin at 1 and strictly ascend")]
+pub struct HistoryError;
+
+impl TryFrom<Vec<EpochStart>> for History {
+    type Error = HistoryError;
+
+    fn try_from(entries: Vec<EpochStart>) -> Result<Self, Self::Error> {
+        History::new(entries).ok_or(HistoryError)
+    }
+}
+
 impl History {
-    /// Builds a history from its entries; `None` unless epochs and first offsets strictly ascend.
+    /// Builds a history from its entries; `None` unless epochs and first offsets begin at 1 and strictly ascend.
     pub fn new(entries: Vec<EpochStart>) -> Option<Self> {
+        let begins = entries
+            .first()
+            .is_none_or(|e| e.epoch > 0 && e.first_offset > 0);
         let ascending = entries
             .windows(2)
             .all(|w| w[0].epoch < w[1].epoch && w[0].first_offset < w[1].first_offset);
-        ascending.then_some(History(entries))
+        (begins && ascending).then_some(History(entries))
     }
 
     /// The entries, oldest first.
@@ -172,4 +189,32 @@ pub struct LogEnd {
     pub position: Position,
     /// The chain after it.
     pub chain: Chain,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_that_does_not_ascend_is_refused_wherever_it_comes_from() {
+        let start = |epoch, first_offset| EpochStart {
+            epoch,
+            first_offset,
+            chain: Chain(0),
+        };
+        for entries in [
+            vec![start(0, 1)],
+            vec![start(1, 0)],
+            vec![start(2, 5), start(2, 9)],
+            vec![start(1, 5), start(2, 5)],
+        ] {
+            let text = serde_json::to_string(&entries).unwrap();
+            assert_eq!(History::new(entries), None);
+            assert!(serde_json::from_str::<History>(&text).is_err(), "{text}");
+        }
+        let entries = vec![start(1, 1), start(3, 9)];
+        let text = serde_json::to_string(&entries).unwrap();
+        let read: History = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.entries(), entries);
+    }
 }

@@ -360,7 +360,7 @@ impl ReplicaSession {
 
     fn batches(&mut self, batches: Vec<Batch>) {
         for batch in &batches {
-            let fits = batch.first_offset() == self.next.position.offset + 1
+            let fits = Some(batch.first_offset()) == self.next.position.offset.checked_add(1)
                 && batch.chain_before() == self.next.chain
                 && batch.epoch() >= self.next.position.epoch
                 && batch.epoch() <= self.epoch;

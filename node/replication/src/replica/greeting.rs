@@ -100,7 +100,7 @@ impl ReplicaSession {
         let end = self.local.log.end;
         match *decision {
             Decision::Continue(from) => {
-                let next = end.position.offset + 1;
+                let next = end.position.offset.saturating_add(1);
                 if from != next && !breakage::on(Breakage::ResumeOneOff) {
                     let text = format!("the master continues from {from}, the log from {next}");
                     return self.close(Closed::Mismatch(text));
