@@ -219,18 +219,21 @@ impl<T> Default for Waiting<T> {
 }
 
 impl<T> Waiting<T> {
-    /// One more, which waits until `acks` replicas have acknowledged `offset`.
+    /// One more, which waits until `acks` replicas, and as many as the cluster asks for, have acknowledged `offset`.
     pub fn push(&mut self, acks: u32, offset: u64, waiter: T) {
         self.next += 1;
         let queue = self.by_acks.entry(acks).or_default();
         queue.insert((offset, self.next), waiter);
     }
 
-    /// Those whose wait is over, in log order for each number.
-    pub fn take_covered(&mut self, coverage: &Coverage) -> Vec<T> {
+    /// Those whose wait is over now that the cluster asks for `least`, in log order for each number.
+    ///
+    /// What the cluster asks for is looked at here and not when the wait begins: a number that is lowered must not leave
+    /// writes behind that wait for replicas which are no members any more.
+    pub fn take_covered(&mut self, coverage: &Coverage, least: u32) -> Vec<T> {
         let mut over = Vec::new();
         for (acks, queue) in &mut self.by_acks {
-            let covered = coverage.at(*acks).unwrap_or(u64::MAX);
+            let covered = coverage.at(least.max(*acks)).unwrap_or(u64::MAX);
             while let Some(first) = queue.first_entry() {
                 if first.key().0 > covered {
                     break;
@@ -380,8 +383,9 @@ mod tests {
         for (acks, offset) in [(2, 4), (1, 5), (1, 4), (1, 5)] {
             waiting.push(acks, offset, (acks, offset, waiting.len()));
         }
-        assert_eq!(waiting.take_covered(&Coverage::new(vec![3])), []);
-        let over = waiting.take_covered(&Coverage::new(vec![5, 3]));
+        assert_eq!(waiting.take_covered(&Coverage::new(vec![3]), 0), []);
+        assert_eq!(waiting.take_covered(&Coverage::new(vec![5, 3]), 2), []);
+        let over = waiting.take_covered(&Coverage::new(vec![5, 3]), 1);
         assert_eq!(over, [(1, 4, 2), (1, 5, 1), (1, 5, 3)]);
         assert_eq!(waiting.len(), 1);
         assert_eq!(waiting.take_all(), [(2, 4, 0)]);

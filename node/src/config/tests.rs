@@ -316,6 +316,15 @@ fn every_bad_value_is_refused_with_its_path_and_what_would_be_right() {
             "node.advertised_host=h:1",
             "expected a name or an IP address, without a port",
         ),
+        ("replication.write_acks=256", "a whole number from 0 to 255"),
+        (
+            "replication.write_level=sent",
+            "expected `durable` or `applied`",
+        ),
+        (
+            "replication.write_timeout_secs=0",
+            "a whole number from 1 to 3600",
+        ),
         (
             "storage.durability=never",
             "expected `always` or `interval` or `os`",

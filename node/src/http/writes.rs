@@ -165,10 +165,8 @@ fn short_of(api: &Api, asked: u32) -> Option<ApiError> {
 /// Waits until enough replicas have acknowledged a write that is durable here.
 async fn acknowledged(api: &Api, reply: &WriteReply) -> Result<(), Refusal> {
     // Looked at only now: a write that comes after a change of the cluster's number is held to the new one.
-    let acks = ASKED
-        .try_with(|asked| *asked)
-        .unwrap_or(0)
-        .max(api.replicas.acks());
+    let asked = ASKED.try_with(|asked| *asked).unwrap_or(0);
+    let acks = asked.max(api.replicas.acks());
     if acks == 0 {
         return Ok(());
     }
@@ -176,7 +174,7 @@ async fn acknowledged(api: &Api, reply: &WriteReply) -> Result<(), Refusal> {
     let position = reply.position;
     let covered = api
         .replicas
-        .acknowledged(position.epoch, position.offset, acks);
+        .acknowledged(position.epoch, position.offset, asked);
     let why = match tokio::time::timeout(time, covered).await {
         Ok(Ok(())) if may_answer(api, position.epoch) => return Ok(()),
         Ok(Ok(()) | Err(_)) => "this node is no longer the master".to_owned(),

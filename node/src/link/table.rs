@@ -155,7 +155,7 @@ impl ReplicaTable {
         }
     }
 
-    /// Answers once `acks` replicas have acknowledged `offset`, as long as this node is master of `epoch`; an error when
+    /// Answers once `acks` replicas, and as many as the cluster asks for, have acknowledged `offset`, as long as this node is master of `epoch`; an error when
     /// it is no more.
     pub fn acknowledged(&self, epoch: u64, offset: u64, acks: u32) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
@@ -178,9 +178,10 @@ impl ReplicaTable {
             return;
         }
         let coverage = quorum.coverage(&roster);
-        let enough = usize::try_from(quorum.acks()).is_ok_and(|acks| coverage.in_sync() >= acks);
+        let acks = quorum.acks();
+        let enough = usize::try_from(acks).is_ok_and(|acks| coverage.in_sync() >= acks);
         quorum.gathered |= enough;
-        for waiter in quorum.waiting.take_covered(&coverage) {
+        for waiter in quorum.waiting.take_covered(&coverage, acks) {
             // Who asked may have gone.
             let _ = waiter.send(());
         }

@@ -68,14 +68,15 @@ impl Node {
             .waiting
             .pop_front_if(|p| p.offset <= self.durable || skip_fsync)
         {
-            // Looked at only now: a write that comes after a change is held to the new number.
-            self.waiters
-                .push(self.acks(), position.offset, (position, self.acks()));
+            // None asks for more than the cluster does.
+            self.waiters.push(0, position.offset, position);
         }
         if self.waiters.is_empty() {
             return Vec::new();
         }
-        let mut covered = self.waiters.take_covered(&self.coverage());
+        let (coverage, acks) = (self.coverage(), self.acks());
+        let over = self.waiters.take_covered(&coverage, acks);
+        let mut covered: Vec<_> = over.into_iter().map(|p| (p, acks)).collect();
         for &(position, acks) in &covered {
             if self.writing == Some(position.epoch) && self.clock.monotonic(now) < self.permit_until
             {

@@ -103,7 +103,7 @@ pub(super) struct Node {
     /// Writes that wait for the disk.
     pub(super) waiting: VecDeque<Position>,
     /// Writes that wait for replicas, with how many.
-    pub(super) waiters: Waiting<(Position, u32)>,
+    pub(super) waiters: Waiting<Position>,
     pub(super) membership: Option<Membership>,
     pub(super) changing: Option<Changing>,
     /// Counts replacements of the log: an fsync of an older one says nothing.
