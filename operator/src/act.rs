@@ -18,7 +18,7 @@ use vectorizer_api::control::{Fence, Follow, Handover, Initialize, Members, Prom
 use vectorizer_api::position::Position;
 
 use crate::crd::{ClusterStatus, VectorizerCluster};
-use crate::plan::{At, Memory, Note, Peer, Plan, Step};
+use crate::plan::{At, Memory, Note, Peer, Plan, Step, status};
 use crate::world::{ObjectRef, Stamp, World};
 
 pub use cluster::{Events, write_status};
@@ -158,7 +158,7 @@ async fn carry_out(
 ) -> Result<(), Refused> {
     tracing::debug!(?step, "step");
     match step {
-        Step::Record(memory) => record(to, memory, registers, done).await,
+        Step::Record(memory) => record(to, world, memory, registers, done).await,
         Step::Tell(note) => {
             tracing::info!(reason = note.reason, "{}", note.message);
             notes.push(note.clone());
@@ -285,6 +285,7 @@ impl Done {
 
 async fn record(
     to: &Targets<'_>,
+    world: &World,
     memory: &Memory,
     registers: &Registers,
     done: &mut Done,
@@ -297,6 +298,7 @@ async fn record(
     }
     let mut status: ClusterStatus = done.resource.status.clone().unwrap_or_default();
     memory.write_to(&mut status);
+    status::promoted(&mut status, world.cluster.generation, world.now);
     done.resource = write_status(to.client, &done.resource, status).await?;
     done.memory = memory;
     done.recorded = true;

@@ -19,6 +19,7 @@ pub fn status_after(world: &World, plan: &Plan, done: &Done) -> ClusterStatus {
     if done.refused.is_some() {
         // The plan's last words did not come true; what was recorded did.
         done.memory.write_to(&mut status);
+        status::promoted(&mut status, world.cluster.generation, world.now);
     } else if let (true, Some(last)) = (done.recorded, &done.memory.last_promotion) {
         // How long writes paused is known only now.
         status.last_promotion = Some(last.clone());

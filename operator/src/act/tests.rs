@@ -12,6 +12,7 @@ use super::*;
 use crate::crd::{
     LastPromotion, PromoteMode, PromotionReason, PromotionResult, TargetStatus, TargetStep,
 };
+use crate::names::condition::PROMOTION_SUCCEEDED;
 use crate::plan::{Expect, Step};
 use crate::world::Kind;
 use fakes::{Bench, CLUSTER};
@@ -142,6 +143,12 @@ async fn a_switchover_is_recorded_first_and_promotes_where_the_handover_ended() 
     let last = done.memory.last_promotion.unwrap();
     assert!(last.write_pause_ms.is_some_and(|ms| ms < 5000), "{last:?}");
     let stored = done.resource.status.unwrap();
+    // In one write with the record, not in one that comes later.
+    let condition = stored
+        .conditions
+        .iter()
+        .find(|c| c.type_ == PROMOTION_SUCCEEDED);
+    assert_eq!(condition.map(|c| c.status.as_str()), Some("True"));
     assert_eq!(
         stored.last_promotion.unwrap().write_pause_ms,
         last.write_pause_ms

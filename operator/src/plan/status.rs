@@ -99,6 +99,16 @@ pub fn invalid(old: &ClusterStatus, generation: i64, why: &str, now: Timestamp) 
     }
 }
 
+/// Makes the condition say what `lastPromotion` says: whoever reads the one must not find an older other.
+pub fn promoted(status: &mut ClusterStatus, generation: i64, now: Timestamp) {
+    let mut old = std::mem::take(&mut status.conditions);
+    let told = status.last_promotion.as_ref().map(promotion);
+    if told.is_none() {
+        old.retain(|c| c.type_ != condition::PROMOTION_SUCCEEDED);
+    }
+    status.conditions = merge(&old, told.into_iter().collect(), generation, now);
+}
+
 /// Adds to a status that a command was refused, and why.
 pub fn refused(status: &mut ClusterStatus, generation: i64, why: &str, now: Timestamp) {
     let told = vec![Told::yes(condition::DEGRADED, reason::COMMAND_REFUSED, why)];
