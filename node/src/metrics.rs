@@ -187,8 +187,13 @@ impl Sources {
         )?;
         out.gauge(
             "fault",
-            "1 where an operation could not be applied",
+            "1 on a replica that cannot follow its master: GET /replication/status says why",
             u64::from(state.fault.is_some()),
+        )?;
+        out.gauge(
+            "data_differs",
+            "1 while this copy is known to be unlike its master's, and is not read",
+            u64::from(state.unlike().is_some()),
         )?;
         out.gauge(
             "promised_epoch",

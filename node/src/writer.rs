@@ -29,7 +29,7 @@ use vectorizer_replication::position::Position;
 use crate::store::{CollectionConfig, SnapshotHeader, SnapshotTrailer};
 
 pub use handle::WriterHandle;
-pub use state::{NodeState, Progress};
+pub use state::{Fault, NodeState, Progress};
 pub use thread::{Start, WriterOptions, start};
 
 /// A client's write, its text already turned into vectors.
@@ -225,6 +225,7 @@ enum Job {
         offset: u64,
         reply: Reply<Result<(), SinkError>>,
     },
+    Unlike(String, Reply<()>),
     Command(Command, Reply<Result<(), ApiError>>),
     HoldWrites {
         cluster: Uuid,

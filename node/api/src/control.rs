@@ -59,6 +59,9 @@ pub struct State {
     /// On a master, the offset up to which that many replicas have acknowledged; 0 while none are asked for.
     #[serde(default)]
     pub covered: u64,
+    /// What was found to be unlike the master's data; such a node refuses to be promoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlike: Option<String>,
     /// Version of the node's program.
     pub version: String,
 }

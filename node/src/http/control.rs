@@ -44,6 +44,7 @@ pub(super) async fn state(From(api): From<Api>) -> Json<State> {
         position: progress.end.position,
         durable: progress.durable,
         chain: progress.end.chain,
+        unlike: now.unlike().map(ToOwned::to_owned),
         history: now.history,
         has_data: now.has_data,
         master_address: now.master_address,

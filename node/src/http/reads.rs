@@ -19,11 +19,18 @@ const LONGEST_WAIT: Duration = Duration::from_millis(if cfg!(test) { 500 } else 
 
 /// Whether a read may go on.
 pub(super) async fn admit(api: &Api, headers: &HeaderMap) -> Result<(), ApiError> {
-    if !api.writer.state().borrow().has_data {
-        return Err(ApiError::new(
-            ErrorCode::Unavailable,
-            "this node holds no data yet: it has no role, or its first full sync is not complete",
-        ));
+    {
+        let state = api.writer.state();
+        let state = state.borrow();
+        if !state.has_data {
+            return Err(ApiError::new(
+                ErrorCode::Unavailable,
+                "this node holds no data yet: it has no role, or its first full sync is not complete",
+            ));
+        }
+        if let Some(found) = state.unlike() {
+            return Err(ApiError::new(ErrorCode::Unavailable, unlike(found)));
+        }
     }
     let Some(value) = headers.get(POSITION_HEADER) else {
         return Ok(());
@@ -34,6 +41,11 @@ pub(super) async fn admit(api: &Api, headers: &HeaderMap) -> Result<(), ApiError
         .parse()
         .map_err(|error| invalid(POSITION_HEADER, error))?;
     wait_for(api, wanted).await
+}
+
+/// Why a copy that is unlike its master's is not read.
+pub(super) fn unlike(found: &str) -> String {
+    format!("this node's data is not its master's and is replaced by a full sync: {found}")
 }
 
 async fn wait_for(api: &Api, wanted: Position) -> Result<(), ApiError> {

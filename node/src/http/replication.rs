@@ -23,7 +23,7 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
         Some(_) | None => config.bind_address.to_string(),
     };
     let mut warnings = api.config.warnings.clone();
-    warnings.extend(state.fault.clone());
+    warnings.extend(state.fault.as_ref().map(ToString::to_string));
     Json(Status {
         enabled: config.enabled,
         role: state.role,

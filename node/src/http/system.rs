@@ -14,7 +14,7 @@ use vectorizer_api::replication::Role;
 
 use super::Api;
 use super::answer::Refusal;
-use super::endpoints;
+use super::{endpoints, reads};
 use crate::lease::boot_time_ms;
 
 /// A writer that has not been seen at work for so long is stuck, in ms: a disk that does not answer shows here.
@@ -56,13 +56,13 @@ pub(super) async fn livez(State(api): State<Api>) -> Result<Json<Value>, Refusal
 pub(super) async fn readyz(State(api): State<Api>) -> Result<Json<Value>, Refusal> {
     let state = api.writer.state().borrow().clone();
     let reason = if api.is_stopping() {
-        Some("the node is stopping")
+        Some("the node is stopping".to_owned())
     } else if state.role == Role::Unassigned {
-        Some("the node has no role")
+        Some("the node has no role".to_owned())
     } else if !state.has_data {
-        Some("the node holds no data yet: its first full sync is not complete")
+        Some("the node holds no data yet: its first full sync is not complete".to_owned())
     } else {
-        None
+        state.unlike().map(reads::unlike)
     };
     match reason {
         Some(reason) => Err(Refusal::new(ErrorCode::Unavailable, reason)),

@@ -66,6 +66,9 @@ async fn run(context: &LinkContext) {
             pause.reset();
         }
         wants_snapshot &= !session.synced;
+        if let End::Unlike(found) = &session.end {
+            context.writer.unlike(found.clone()).await;
+        }
         let wait = match session.end {
             End::Changed => Some(Duration::ZERO),
             End::Lost(reason) => {
@@ -73,7 +76,7 @@ async fn run(context: &LinkContext) {
                 Some(pause.next())
             }
             End::Busy(wait) => Some(wait.max(pause.next())),
-            End::Broken(reason) => {
+            End::Broken(reason) | End::Unlike(reason) => {
                 let again = broken.replace(Instant::now());
                 wants_snapshot = again.is_none_or(|at| at.elapsed() > REPAIR_ONCE_IN);
                 tracing::error!(

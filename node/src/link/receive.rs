@@ -43,6 +43,8 @@ pub(super) enum End {
     Busy(Duration),
     /// What the master sends does not fit what this node holds.
     Broken(String),
+    /// At the same position this node holds other data.
+    Unlike(String),
 }
 
 /// Makes one connection and follows it to its end. After that nothing of it changes the log any more.
@@ -330,7 +332,7 @@ impl<'a> Receive<'a> {
             return;
         }
         LinkStats::add(&self.context.stats.digest_mismatches, 1);
-        self.end = Some(End::Broken(format!(
+        self.end = Some(End::Unlike(format!(
             "at {at} the digest of this node's data is {own}, the master's {master:032x}"
         )));
     }

@@ -239,10 +239,11 @@ async fn a_copy_that_differs_at_the_same_position_is_found_and_replaced_under_wr
     }
     replica.context.store.replace_with(wrong);
     let mut n = 0;
-    until("the mismatch is found", || {
-        replica.context.stats.digest_mismatches.load(Relaxed) > 0
-    })
-    .await;
+    let mut state = replica.context.writer.state();
+    let unlike = state.wait_for(|s| s.unlike().is_some());
+    let found = tokio::time::timeout(Duration::from_secs(60), unlike).await;
+    assert!(found.expect("no mismatch is found").unwrap().has_data);
+    assert_eq!(replica.context.stats.digest_mismatches.load(Relaxed), 1);
     while replica.syncs().1 == 0 {
         n += 1;
         master.put(n..n + 1).await;
@@ -257,6 +258,7 @@ async fn a_copy_that_differs_at_the_same_position_is_found_and_replaced_under_wr
         (1, 1)
     );
     assert!(stats.snapshot_size.load(Relaxed) > 0);
+    assert_eq!(state.borrow().fault, None);
     master.put(6_000..6_001).await;
     until_same(&replica, &master).await;
 }

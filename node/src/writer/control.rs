@@ -10,7 +10,7 @@ use vectorizer_replication::command::{Command, Effect, HandedOver, RoleFacts, Tr
 use vectorizer_replication::position::Position;
 
 use super::thread::{Hold, Writer, abort};
-use super::{Job, WriterHandle};
+use super::{Fault, Job, WriterHandle};
 use crate::link::ReplicaTable;
 use crate::role::{RoleError, RoleState};
 
@@ -134,8 +134,11 @@ impl Writer {
 
     pub(super) fn command(&mut self, command: &Command) -> Result<(), ApiError> {
         if matches!(command, Command::Promote { .. }) {
-            if let Some(fault) = &self.fault {
-                let message = format!("this node stopped following: {fault}; promote another one");
+            if let Some(Fault::Unlike(found)) = &self.fault {
+                let message = format!(
+                    "this node's data is not its master's ({found}), and no full sync has replaced it yet; promote \
+                     another one, or restart this node if its data is to be used as it is"
+                );
                 return Err(ApiError::new(ErrorCode::Conflict, message));
             }
             // A promotion is decided on what is durable.

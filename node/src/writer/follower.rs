@@ -7,11 +7,11 @@
 use bytes::Bytes;
 use uuid::Uuid;
 use vectorizer_replication::batch::Batch;
-use vectorizer_replication::command::{Command, decide};
+use vectorizer_replication::command::{Command, Standing, decide};
 use vectorizer_replication::position::{EpochStart, History, Position};
 
 use super::thread::{Writer, abort};
-use super::{SessionId, SinkError, TruncateOutcome};
+use super::{Fault, SessionId, SinkError, TruncateOutcome};
 use crate::breakage::{self, Breakage};
 use crate::data_dir::{DataDirError, Incoming, UndoOutcome};
 use crate::role::RoleError;
@@ -47,7 +47,8 @@ impl Writer {
             incoming: None,
             next_chunk: 0,
         });
-        self.fault = None;
+        // A copy that is unlike its master's stays so until it is replaced.
+        self.fault = self.fault.take().filter(|f| matches!(f, Fault::Unlike(_)));
         self.publish_state();
         Ok(SessionId(id))
     }
@@ -159,7 +160,7 @@ impl Writer {
             history.epoch_at(covered.offset)
         );
         tracing::error!(text, "this replica does not follow its master");
-        self.fault = Some(text.clone());
+        self.fault = Some(Fault::Ahead(text.clone()));
         self.session = None;
         self.publish_state();
         Err(SinkError::Covered(text))
@@ -170,10 +171,18 @@ impl Writer {
             text,
             "this replica stops: what its master sent does not fit"
         );
-        self.fault = Some(text.clone());
+        self.fault = Some(Fault::Unlike(text.clone()));
         self.session = None;
         self.publish_state();
         SinkError::Mismatch(text)
+    }
+
+    pub(super) fn unlike(&mut self, found: String) {
+        // Whoever has been promoted meanwhile has the data that counts.
+        if matches!(self.role.state().standing, Standing::Replica { .. }) {
+            self.fault = Some(Fault::Unlike(found));
+            self.publish_state();
+        }
     }
 
     pub(super) fn truncate(
@@ -309,6 +318,7 @@ impl Writer {
             Err(error) => abort(&error),
         }
         self.restart_checkpoints();
+        self.fault = None;
         tracing::info!(position = %self.journal.end().position, "full sync installed");
         self.reset_durable();
         self.publish_state();

@@ -125,6 +125,12 @@ impl WriterHandle {
         .await
     }
 
+    /// This replica's copy was found to be unlike its master's: it serves no reads until a full sync has replaced it.
+    pub async fn unlike(&self, found: String) {
+        // A writer that has stopped serves nothing.
+        let _ = self.call(|reply| Job::Unlike(found, reply)).await;
+    }
+
     /// A peer of this cluster has shown a higher epoch: a master demotes itself.
     pub async fn deposed(&self, epoch: u64) {
         // It is never refused, and a writer that has stopped needs no demotion.

@@ -39,8 +39,20 @@ pub struct NodeState {
     pub master_since: Option<Instant>,
     /// When this process handed its mastership over.
     pub handed_over_at: Option<Instant>,
-    /// Set when an operation could not be applied or followed: what, and at which position.
-    pub fault: Option<String>,
+    /// Why a replica does not follow its master, when that is not for lack of a connection.
+    pub fault: Option<Fault>,
+}
+
+/// Why a replica does not follow its master, with what was found and where.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Fault {
+    /// This copy is not what its master's log makes: nobody reads it, and it is not promoted, until a full sync has
+    /// replaced it.
+    #[error("{0}")]
+    Unlike(String),
+    /// The master lacks what enough replicas have acknowledged. This node keeps it, and may be promoted.
+    #[error("{0}")]
+    Ahead(String),
 }
 
 /// How far the log, the disk and the store are.
@@ -55,6 +67,14 @@ pub struct Progress {
 }
 
 impl NodeState {
+    /// What was found to be unlike the master's data.
+    pub fn unlike(&self) -> Option<&str> {
+        match &self.fault {
+            Some(Fault::Unlike(found)) => Some(found),
+            Some(Fault::Ahead(_)) | None => None,
+        }
+    }
+
     /// What is known before the writer has published anything.
     pub(super) fn unknown(node_id: Uuid, boot_id: Uuid) -> Self {
         NodeState {

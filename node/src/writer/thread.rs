@@ -19,7 +19,9 @@ use vectorizer_replication::command::{HandedOver, Standing};
 use vectorizer_replication::position::{EpochStart, LogEnd, Position};
 
 use super::follower::Session;
-use super::{ItemResult, Job, NodeState, Progress, Reply, WriteError, WriteReply, WriterHandle};
+use super::{
+    Fault, ItemResult, Job, NodeState, Progress, Reply, WriteError, WriteReply, WriterHandle,
+};
 use crate::config::Durability;
 use crate::data_dir::{Checkpointer, DataDir, Opened};
 use crate::journal::Journal;
@@ -130,7 +132,7 @@ pub(super) struct Writer {
     pub(super) hold: Option<Hold>,
     pub(super) handed_over_at: Option<Instant>,
     master_since: Option<Instant>,
-    pub(super) fault: Option<String>,
+    pub(super) fault: Option<Fault>,
     durable: u64,
     synced_at: Instant,
     waiting: VecDeque<Waiting>,
@@ -256,6 +258,7 @@ impl Writer {
                 offset,
                 reply,
             } => drop(reply.send(self.covered(session, offset))),
+            Job::Unlike(found, reply) => drop(reply.send(self.unlike(found))),
             Job::Command(command, reply) => drop(reply.send(self.command(&command))),
             Job::HoldWrites {
                 cluster,

@@ -324,8 +324,12 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
         return draft.wait(Severity::Trouble, reason::PROMOTION_WAITS, text);
     }
     let candidates = candidates(world, &grant.concern);
-    // Of those that hold the same: the one that was asked for, one that stays, the first.
-    let rank = |m: &Member| (target.wanted.as_ref() == Some(&m.pod), world.is_wanted(m));
+    // Of those that hold the same: one whose data is sound, the one that was asked for, one that stays, the first.
+    let rank = |m: &Member| {
+        let sound = m.state().is_some_and(|s| s.unlike.is_none());
+        let wanted = target.wanted.as_ref() == Some(&m.pod);
+        (sound, wanted, world.is_wanted(m))
+    };
     let best = candidates
         .rev()
         .max_by_key(|(m, position)| (*position, rank(m)));

@@ -63,6 +63,43 @@ async fn a_node_without_data_answers_no_reads_and_is_not_ready() {
 }
 
 #[tokio::test]
+async fn a_copy_that_is_unlike_its_masters_is_not_read_and_not_promoted() {
+    let node = Node::master().await;
+    let epoch = node.get("/replication/status").await.good()["epoch"]
+        .as_u64()
+        .unwrap();
+    let writer = &node.api.writer;
+    writer.unlike("of no concern to a master".to_owned()).await;
+    node.get("/collections").await.good();
+    let follow = Command::Follow {
+        cluster: CLUSTER,
+        epoch: epoch + 1,
+        master_address: "10.0.0.1:7001".to_owned(),
+        master_url: None,
+    };
+    writer.command(follow).await.unwrap();
+    node.get("/collections").await.good();
+    writer.unlike("the digest at 1.7".to_owned()).await;
+    for path in ["/collections", "/readyz"] {
+        let error = node.get(path).await.error();
+        assert_eq!(error.error_type, ErrorCode::Unavailable);
+        assert!(error.message.contains("the digest at 1.7"), "{error}");
+    }
+    let status = node.get("/replication/status").await.good();
+    let warnings = status["warnings"].as_array().unwrap();
+    assert!(warnings.contains(&json!("the digest at 1.7")), "{status}");
+    node.get("/livez").await.good();
+    let promote = Command::Promote {
+        cluster: CLUSTER,
+        epoch: epoch + 2,
+        at: writer.progress().borrow().end.position,
+    };
+    let refused = writer.command(promote).await.unwrap_err();
+    assert_eq!(refused.error_type, ErrorCode::Conflict);
+    assert!(refused.message.contains("the digest at 1.7"), "{refused}");
+}
+
+#[tokio::test]
 async fn replicas_are_listed_by_the_master_only() {
     let list = Node::master()
         .await

@@ -318,6 +318,7 @@ fn state(pod: &str, position: Position) -> State {
         members: Vec::new(),
         acks: 0,
         covered: 0,
+        unlike: None,
         version: "test".into(),
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct Node {
     pub(crate) stalled: bool,
     /// Whether the operator cannot reach it, although it runs.
     pub(crate) hidden: bool,
+    /// What of its data was found to be unlike its master's.
+    pub(crate) unlike: Option<String>,
     /// Until when its last renewal permits it to acknowledge writes, in ms.
     permit_until: u64,
     pub(crate) lag_ms: u64,
@@ -634,6 +636,7 @@ impl Model {
                 alive: true,
                 stalled: false,
                 hidden: false,
+                unlike: None,
                 permit_until: 0,
                 lag_ms: 0,
             };
@@ -790,6 +793,7 @@ impl Model {
             members: self.concern.members.iter().copied().collect(),
             acks: self.concern.acks,
             covered: 0,
+            unlike: node.unlike.clone(),
             version: "test".into(),
         }
     }

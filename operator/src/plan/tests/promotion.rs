@@ -333,6 +333,16 @@ fn a_failover_takes_the_most_advanced_and_says_what_is_lost() {
 }
 
 #[test]
+fn of_those_that_hold_the_same_a_failover_takes_one_whose_data_is_its_masters() {
+    let mut model = Model::healthy(3);
+    model.node("demo-replica-0").unlike = Some("the digest at 1.7".into());
+    model.kill("demo-master-0");
+    model.ask("a", PromoteMode::Failover, None);
+    model.settle();
+    assert_eq!(model.master().as_deref(), Some("demo-replica-1"));
+}
+
+#[test]
 fn a_failover_that_would_lose_too_much_is_refused_before_anything_is_fenced() {
     let mut model = Model::healthy(3);
     for pod in ["demo-replica-0", "demo-replica-1"] {
