@@ -126,6 +126,23 @@ async fn a_replica_that_stopped_over_a_fault_is_not_promoted() {
 }
 
 #[tokio::test]
+async fn a_replica_that_keeps_what_its_master_lacks_may_be_promoted() {
+    let (a, b) = two_dirs();
+    let (_from, to, session) = pair(&a, &b).await;
+    let at = to.writer.progress().borrow().end.position;
+    to.writer.covered(session, at.offset).await.unwrap();
+    let before = Position::new(at.epoch, at.offset - 1);
+    let refused = to.writer.truncate(session, before).await.unwrap_err();
+    assert!(matches!(refused, SinkError::Covered(_)), "{refused}");
+    let state = to.writer.state();
+    assert!(matches!(state.borrow().fault, Some(Fault::Ahead(_))));
+    let (cluster, epoch) = (CLUSTER, 2);
+    let promote = Command::Promote { cluster, epoch, at };
+    to.writer.command(promote).await.unwrap();
+    assert_eq!(state.borrow().fault, None);
+}
+
+#[tokio::test]
 async fn on_a_full_disk_everything_that_needs_the_log_is_refused_and_nothing_ends() {
     let (a, b) = two_dirs();
     let (from, to, _) = pair(&a, &b).await;
