@@ -157,27 +157,49 @@ async fn a_line_that_falls_silent_is_given_up_by_both_and_taken_up_again_where_i
     agree([(&at_home, master), (&elsewhere, replica)]).await;
 }
 
-/// `CUT_SECS=60 cargo test -p vectorizer-node --test process -- --ignored a_long_cut`
-#[tokio::test]
-#[ignore = "takes CUT_SECS seconds, 10 unless set"]
-async fn a_long_cut_under_writes_is_closed_by_a_partial_sync() {
-    let seconds = std::env::var("CUT_SECS").map_or(10, |text| text.parse().unwrap());
+/// A line that is cut for so long while writes go on: what was missed is sent again, and nothing else.
+async fn a_cut_under_writes(seconds: u64) {
     let at_home = Machine::master();
     let relay = Relay::to(at_home.replication()).await;
     let elsewhere = Machine::following(&relay.address);
     let (master, replica) = pair(&at_home, &elsewhere).await;
     relay.set(Line::Cut);
+    is_connected(&replica, false).await;
+    let (sent, logged) = (relay.to_client(), log_bytes(&at_home));
     let begun = std::time::Instant::now();
     let (mut written, mut last) = (0, master.end().await);
     while begun.elapsed() < Duration::from_secs(seconds) {
         last = master.put(written..written + 10).await;
         written += 10;
+        // Other tests want the machine as well.
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    let logged = log_bytes(&at_home) - logged;
     relay.set(Line::Open);
     replica.reaches(last).await;
+    let sent = relay.to_client() - sent;
+    assert!(
+        sent < logged + logged / 10 + 4_096,
+        "{sent} bytes for {written} operations, {logged} bytes of log"
+    );
     replica.holds(0..written).await;
     let own = replica.stats().await;
-    println!("{written} operations were missed in {seconds} s");
     assert_eq!((own.full_syncs, own.partial_syncs), (0, 2));
     agree([(&at_home, master), (&elsewhere, replica)]).await;
+}
+
+#[tokio::test]
+async fn a_cut_of_a_second_under_writes_is_closed_by_a_partial_sync() {
+    a_cut_under_writes(1).await;
+}
+
+#[tokio::test]
+async fn a_cut_of_ten_seconds_under_writes_is_closed_by_a_partial_sync() {
+    a_cut_under_writes(10).await;
+}
+
+/// Longer than `replica_timeout_secs`.
+#[tokio::test]
+async fn a_cut_of_a_minute_under_writes_is_closed_by_a_partial_sync() {
+    a_cut_under_writes(60).await;
 }
