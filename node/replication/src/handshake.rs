@@ -119,7 +119,9 @@ pub fn decide(replica: &ReplicaLog, master: &MasterLog, chain_there: Option<Chai
     if common == 0 {
         return snapshot(Why::NothingCommon);
     }
-    if common + 1 < master.first_offset {
+    // Of any two numbers: a peer may have sent the greatest.
+    let next = common.saturating_add(1);
+    if next < master.first_offset {
         return snapshot(Why::BelowRetention);
     }
     let Some(chain) = chain_there else {
@@ -143,7 +145,7 @@ pub fn decide(replica: &ReplicaLog, master: &MasterLog, chain_there: Option<Chai
     if breakage::on(Breakage::ResumeOneOff) && common < master.end.position.offset {
         return Start::Continue { from: common + 2 };
     }
-    Start::Continue { from: common + 1 }
+    Start::Continue { from: next }
 }
 
 #[cfg(test)]

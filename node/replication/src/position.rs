@@ -172,8 +172,11 @@ impl History {
             .zip(&other.0)
             .take_while(|(a, b)| a == b)
             .count();
-        let end =
-            |history: &History, end: u64| history.0.get(shared).map_or(end, |e| e.first_offset - 1);
+        // Epochs of a peer's history may begin beyond the end that it names.
+        let end = |history: &History, end: u64| {
+            let next = history.0.get(shared);
+            next.map_or(end, |e| end.min(e.first_offset.saturating_sub(1)))
+        };
         if shared == 0 {
             0
         } else {

@@ -77,6 +77,52 @@ fn meet(replica: &Log, master: &Log, first_offset: u64) -> Start {
 }
 
 #[test]
+fn a_history_that_reaches_beyond_its_log_makes_nothing_common_that_is_not_there() {
+    let log = Log::default().write(1, 9, "a");
+    let master = log.as_master(1);
+    let other = Log::default().write(1, 8, "a").write(3, 1, "b");
+    let replica = ReplicaLog {
+        history: other.history,
+        ..log.clone().cut(3).as_replica()
+    };
+    assert_eq!(common_offset(&replica, &master), 3);
+    let start = decide(&replica, &master, log.chain_at(3));
+    assert_eq!(start, Start::Continue { from: 4 });
+    // The same of a master whose end was read before its history.
+    let early = MasterLog {
+        end: log.clone().cut(2).end(),
+        ..Log::default()
+            .write(1, 3, "a")
+            .write(2, 2, "b")
+            .as_master(1)
+    };
+    let other = Log::default().write(1, 3, "a").write(3, 2, "c");
+    assert_eq!(common_offset(&other.as_replica(), &early), 2);
+}
+
+#[test]
+fn the_greatest_offset_is_no_overflow() {
+    let end = LogEnd {
+        position: crate::position::Position::new(1, u64::MAX),
+        chain: Chain(1),
+    };
+    let history = Log::default().write(1, 1, "a").history;
+    let replica = ReplicaLog {
+        end,
+        history: history.clone(),
+        has_data: true,
+        wants_snapshot: false,
+    };
+    let master = MasterLog {
+        first_offset: 1,
+        end,
+        history,
+    };
+    let start = decide(&replica, &master, Some(Chain(1)));
+    assert_eq!(start, Start::Continue { from: u64::MAX });
+}
+
+#[test]
 fn decision_table() {
     let base = Log::default().write(1, 5, "a");
     let two = base.clone().write(2, 5, "b");

@@ -99,7 +99,7 @@ impl MasterSession {
         self.pulse.establish(now);
         let common = handshake::common_offset(&hello.log, &log);
         let at_end = log.end;
-        let held = common > 0 && common + 1 >= log.first_offset && hello.log.has_data;
+        let held = common > 0 && common.saturating_add(1) >= log.first_offset && hello.log.has_data;
         self.phase = Phase::LookingUp { hello, log };
         if !held {
             self.chain_found(None);
