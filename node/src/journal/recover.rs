@@ -38,8 +38,11 @@ pub(super) fn recover(
 ) -> Result<Recovered, JournalError> {
     fs::create_dir_all(dir).map_err(|error| io_error("creating", dir, error))?;
     let mut paths = list(dir)?;
-    drop_headless(dir, &mut paths, base)?;
+    let headless = take_headless(&mut paths, base)?;
     if paths.is_empty() {
+        if let Some(headless) = headless {
+            remove_headless(dir, &headless)?;
+        }
         let (file, header) = create_segment(dir, base)?;
         let segment = Segment::new(dir.join(file_name(base)), base);
         return Ok(Recovered {
@@ -74,7 +77,7 @@ pub(super) fn recover(
                 byte
             }
             Some(damage) => {
-                if at + 1 < count {
+                if at + 1 < count || headless.is_some() {
                     return Err(JournalError::Corrupt {
                         path,
                         byte,
@@ -90,6 +93,18 @@ pub(super) fn recover(
     let Some((path, file, size, header)) = last else {
         return Err(JournalError::Poisoned); // there was at least one path
     };
+    if let Some(headless) = headless {
+        let base = published.end;
+        if headless.file_name() != Some(file_name(base).as_ref()) {
+            let what = format!("the one before it ends at {base:?}, and lacks what was durable");
+            return Err(JournalError::Corrupt {
+                path: headless,
+                byte: 0,
+                what,
+            });
+        }
+        remove_headless(dir, &headless)?;
+    }
     // What a killed process left in the page cache is served as durable from here on, so it has to be.
     file.sync_all()
         .map_err(|error| io_error("syncing", &path, error))?;
@@ -117,16 +132,17 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, JournalError> {
     Ok(paths)
 }
 
-/// Removes a last segment that is shorter than its header: it holds no operation, and is begun anew where it began.
-fn drop_headless(dir: &Path, paths: &mut Vec<PathBuf>, base: LogEnd) -> Result<(), JournalError> {
+/// Takes off a last segment that is shorter than its header: it holds no operation, and is begun anew where it began.
+/// Its name says that everything before that was durable, so it stays until that was found.
+fn take_headless(paths: &mut Vec<PathBuf>, base: LogEnd) -> Result<Option<PathBuf>, JournalError> {
     let Some(path) = paths.last() else {
-        return Ok(());
+        return Ok(None);
     };
     let len = fs::metadata(path)
         .map_err(|error| io_error("reading", path, error))?
         .len();
     if len >= HEADER_LEN {
-        return Ok(());
+        return Ok(None);
     }
     if paths.len() == 1 && parse_name(path) != Some(base.position.offset.saturating_add(1)) {
         return Err(JournalError::Corrupt {
@@ -135,15 +151,16 @@ fn drop_headless(dir: &Path, paths: &mut Vec<PathBuf>, base: LogEnd) -> Result<(
             what: "the only segment ends inside its header".to_owned(),
         });
     }
+    Ok(paths.pop())
+}
+
+fn remove_headless(dir: &Path, path: &Path) -> Result<(), JournalError> {
     tracing::warn!(
         file = %path.display(),
-        byte = len,
         "the last segment of the journal ends inside its header; it is begun anew"
     );
     fs::remove_file(path).map_err(|error| io_error("removing", path, error))?;
-    sync_dir(dir)?;
-    paths.pop();
-    Ok(())
+    sync_dir(dir)
 }
 
 fn open_segment(path: &Path) -> Result<(File, Header), JournalError> {

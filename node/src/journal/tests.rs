@@ -1,3 +1,4 @@
+mod headless;
 mod room;
 
 use std::os::unix::fs::FileExt;
