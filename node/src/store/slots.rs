@@ -2,7 +2,8 @@
 //!
 //! A vector stays in its slot until an operation deletes it, which the snapshot scan relies on; the slot is then free for
 //! the next new id. Vectors of a block lie side by side in one piece of memory of about 4 MiB, so that a search reads
-//! straight through it, and growing never copies what is there. The index of ids is split, so that its growth is too.
+//! straight through it, and growing does not copy what is there. Only the first block begins small and is doubled until
+//! it is whole: there may be many collections of few vectors. The index of ids is split, so that its growth is too.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,10 +31,28 @@ pub(super) struct Slot {
     hash: u128,
 }
 
-/// A fixed number of slots; neither part ever grows beyond what it was made with.
+/// Slots that were given out, and room for a number of vectors.
 struct Block {
     vectors: Vec<f32>,
     slots: Vec<Option<Slot>>,
+}
+
+impl Block {
+    fn new(slots: usize, dimension: usize) -> Self {
+        Block {
+            // Zeroed memory from the system costs nothing until it is used.
+            vectors: vec![0.0; slots * dimension],
+            slots: Vec::with_capacity(slots),
+        }
+    }
+
+    fn grow(&mut self, slots: usize, dimension: usize) {
+        let more = (slots * dimension).saturating_sub(self.vectors.len());
+        self.vectors.reserve_exact(more);
+        self.vectors.resize(slots * dimension, 0.0);
+        let more = slots.saturating_sub(self.slots.len());
+        self.slots.reserve_exact(more);
+    }
 }
 
 /// All slots of a collection and the index of ids.
@@ -44,6 +63,7 @@ pub(super) struct Slots {
     blocks: Vec<Block>,
     len: usize,
     free: Vec<u32>,
+    /// None of them until there is a vector.
     ids: Vec<HashMap<Arc<str>, u32>>,
     /// Sum of the hashes of all vectors.
     digest: u128,
@@ -59,7 +79,7 @@ impl Slots {
             blocks: Vec::new(),
             len: 0,
             free: Vec::new(),
-            ids: (0..SHARDS).map(|_| HashMap::new()).collect(),
+            ids: Vec::new(),
             digest: 0,
             bytes: 0,
         }
@@ -102,7 +122,7 @@ impl Slots {
     }
 
     pub(super) fn find(&self, id: &str) -> Option<usize> {
-        self.ids[shard(id)].get(id).map(|at| *at as usize)
+        self.ids.get(shard(id))?.get(id).map(|at| *at as usize)
     }
 
     /// Writes a vector of the right dimension if `version` is newer than what is there.
@@ -118,6 +138,9 @@ impl Slots {
             None => {
                 let id: Arc<str> = Arc::from(id);
                 let at = self.allocate();
+                if self.ids.is_empty() {
+                    self.ids.resize_with(SHARDS, HashMap::new);
+                }
                 self.ids[shard(&id)].insert(id.clone(), at as u32);
                 (at, id)
             }
@@ -166,13 +189,17 @@ impl Slots {
         }
         let at = self.len;
         if at == self.blocks.len() * self.block_slots {
-            self.blocks.push(Block {
-                // Zeroed memory from the system costs nothing until it is used.
-                vectors: vec![0.0; self.block_slots * self.dimension],
-                slots: Vec::with_capacity(self.block_slots),
-            });
+            let slots = match at {
+                0 => MIN_BLOCK_SLOTS,
+                _ => self.block_slots,
+            };
+            self.blocks.push(Block::new(slots, self.dimension));
         }
         if let Some(block) = self.blocks.last_mut() {
+            let used = block.slots.len();
+            if used * self.dimension == block.vectors.len() {
+                block.grow((used * 2).min(self.block_slots), self.dimension);
+            }
             block.slots.push(None);
         }
         self.len += 1;
@@ -205,4 +232,44 @@ impl Slots {
 
 fn shard(id: &str) -> usize {
     (xxhash_rust::xxh3::xxh3_64(id.as_bytes()) >> 58) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(slots: &mut Slots, n: usize, dimension: usize) {
+        let vector = vec![n as f32; dimension];
+        slots.put(n as u64 + 1, &n.to_string(), &vector, &Bytes::new());
+    }
+
+    #[test]
+    fn a_block_that_grows_keeps_what_is_there_and_ends_as_large_as_all_others() {
+        for dimension in [1, 300, 70_000] {
+            let mut slots = Slots::new(1, dimension);
+            let count = slots.block_slots() * 2 + 1;
+            for n in 0..count {
+                put(&mut slots, n, dimension);
+            }
+            for n in 0..count {
+                let at = slots.find(&n.to_string()).unwrap();
+                assert_eq!(at, n);
+                assert!(slots.vector(at).iter().all(|number| *number == n as f32));
+            }
+            assert_eq!(slots.digest(), slots.recompute_digest());
+            let lengths: Vec<_> = slots.blocks.iter().map(|b| b.vectors.len()).collect();
+            assert_eq!(lengths, [slots.block_slots() * dimension; 3]);
+        }
+    }
+
+    #[test]
+    fn a_collection_of_few_vectors_takes_little_memory() {
+        let mut slots = Slots::new(1, 2);
+        assert_eq!((slots.ids.capacity(), slots.blocks.capacity()), (0, 0));
+        put(&mut slots, 0, 2);
+        let block = &slots.blocks[0];
+        let bytes =
+            block.vectors.capacity() * 4 + block.slots.capacity() * size_of::<Option<Slot>>();
+        assert!(bytes <= 2_048, "{bytes} bytes");
+    }
 }
