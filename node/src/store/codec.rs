@@ -29,6 +29,9 @@ pub enum CodecError {
         /// What was found.
         value: u64,
     },
+    /// A text is not what it may be.
+    #[error("`{0}` is not allowed")]
+    NotAllowed(&'static str),
     /// A text is not UTF-8.
     #[error("`{0}` is not UTF-8")]
     Utf8(&'static str),

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use vectorizer_replication::batch::Batch;
 
 use super::codec::{CodecError, Fields, own, put_blob, put_text, put_vector};
-use super::config::{CollectionConfig, Metric};
+use super::config::{CollectionConfig, Metric, validate_name};
 
 /// Kind of [`Record::Put`].
 const PUT: u8 = 4;
@@ -293,12 +293,9 @@ impl Record {
             },
             2 => {
                 let created_ms = f.u64("created")?;
-                let mut config = config(&mut f)?;
-                let name = f.text("name")?.to_owned();
-                let description = f.text("description")?;
-                config.description = (!description.is_empty()).then(|| description.to_owned());
+                let (config, name) = config_and_name(&mut f)?;
                 Record::CreateCollection {
-                    name,
+                    name: name.to_owned(),
                     config,
                     created_ms,
                 }
@@ -338,8 +335,10 @@ pub(crate) fn put_config(out: &mut BytesMut, config: &CollectionConfig) {
     });
 }
 
-/// Reads dimension and metric.
-pub(crate) fn config(f: &mut Fields<'_>) -> Result<CollectionConfig, CodecError> {
+/// Reads dimension, metric, name and description, and checks them as if a client had sent them.
+pub(crate) fn config_and_name<'a>(
+    f: &mut Fields<'a>,
+) -> Result<(CollectionConfig, &'a str), CodecError> {
     let dimension = f.u32("dimension")?;
     let metric = match f.u8("metric")? {
         1 => Metric::Cosine,
@@ -352,12 +351,18 @@ pub(crate) fn config(f: &mut Fields<'_>) -> Result<CollectionConfig, CodecError>
             });
         }
     };
-    let config = CollectionConfig::new(dimension as usize, metric);
+    let mut config = CollectionConfig::new(dimension as usize, metric);
     config.validate().map_err(|_| CodecError::Value {
         field: "dimension",
         value: u64::from(dimension),
     })?;
-    Ok(config)
+    let name = f.text("name")?;
+    validate_name(name).map_err(|_| CodecError::NotAllowed("name"))?;
+    let description = f.text("description")?;
+    config.description = (!description.is_empty()).then(|| description.to_owned());
+    let checked = config.validate();
+    checked.map_err(|_| CodecError::NotAllowed("description"))?;
+    Ok((config, name))
 }
 
 fn uuid(bytes: &[u8]) -> Uuid {

@@ -39,7 +39,7 @@ use vectorizer_replication::position::{History, LogEnd};
 
 use super::codec::{CodecError, Fields, own, put_blob, put_text, put_vector};
 use super::collection::Collection;
-use super::record::{config, put_config};
+use super::record::{config_and_name, put_config};
 use super::{Store, now_ms};
 
 /// A chunk is closed when it has grown to this many bytes.
@@ -276,6 +276,8 @@ pub struct SnapshotLoader {
     header: SnapshotHeader,
     sum: Sum,
     last: Option<Arc<Collection>>,
+    /// The highest version of any vector.
+    newest: u64,
 }
 
 impl SnapshotLoader {
@@ -286,6 +288,7 @@ impl SnapshotLoader {
             header,
             sum: Sum::default(),
             last: None,
+            newest: 0,
         }
     }
 
@@ -333,10 +336,7 @@ impl SnapshotLoader {
         let mut read = || -> Result<_, CodecError> {
             let (incarnation, created_ms, updated_ms) =
                 (f.u64("incarnation")?, f.u64("created")?, f.u64("updated")?);
-            let mut config = config(&mut f)?;
-            let name = f.text("name")?;
-            let description = f.text("description")?;
-            config.description = (!description.is_empty()).then(|| description.to_owned());
+            let (config, name) = config_and_name(&mut f)?;
             Ok(Collection::new(
                 name,
                 incarnation,
@@ -381,6 +381,7 @@ impl SnapshotLoader {
                 "vector `{id}` has another dimension than its collection"
             ));
         }
+        self.newest = self.newest.max(version);
         let change = collection.put(version, 0, id, &vector, &payload);
         self.store.add_to_digest(change);
         Ok(())
@@ -409,6 +410,10 @@ impl SnapshotLoader {
         let start = self.header.start.position.offset;
         if trailer.exact_from < start {
             return Err(differing("exact_from", start, trailer.exact_from));
+        }
+        // The log that is replayed would never get past what is newer than it.
+        if trailer.exact_from < self.newest {
+            return Err(differing("exact_from", self.newest, trailer.exact_from));
         }
         self.store
             .set_loaded(self.header.start, self.header.history, trailer.exact_from);

@@ -160,6 +160,63 @@ fn every_flipped_bit_and_every_truncation_of_a_chunk_is_refused() {
     }
 }
 
+/// A chunk of one entry.
+fn chunk_of(index: u32, kind: u8, fields: impl FnOnce(&mut BytesMut)) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_u32_le(index);
+    out.put_u32_le(0);
+    put_entry(&mut out, kind, fields);
+    let crc = chunk_crc(&out);
+    out[4..8].copy_from_slice(&crc.to_le_bytes());
+    out.freeze()
+}
+
+fn collection_chunk(name: &str, description: &str) -> Bytes {
+    chunk_of(0, 1, |out| {
+        (0..3).for_each(|_| out.put_u64_le(1));
+        put_config(out, &CollectionConfig::new(1, Metric::Cosine));
+        put_text(out, name);
+        put_text(out, description);
+    })
+}
+
+#[test]
+fn a_collection_that_no_client_could_have_made_is_refused() {
+    let (header, _, _) = sample();
+    let load = |chunk: &Bytes| SnapshotLoader::new(header.clone()).load(chunk);
+    assert_eq!(load(&collection_chunk("a", &"x".repeat(4_096))), Ok(()));
+    for (name, description) in [("", ""), ("a/b", ""), ("a", &*"x".repeat(4_097))] {
+        let refused = load(&collection_chunk(name, description)).unwrap_err();
+        assert!(refused.to_string().contains("is not allowed"), "{refused}");
+    }
+}
+
+#[test]
+fn a_vector_that_is_newer_than_the_log_will_be_is_refused() {
+    let finish = |exact_from| {
+        let start = SnapshotHeader {
+            start: LogEnd::default(),
+            history: History::default(),
+            created_ms: 0,
+        };
+        let mut loader = SnapshotLoader::new(start);
+        loader.load(&collection_chunk("a", "")).unwrap();
+        let vector = chunk_of(1, 2, |out| {
+            out.put_u64_le(1);
+            out.put_u64_le(9);
+            put_text(out, "id");
+            put_vector(out, &[1.0]);
+            put_blob(out, b"{}");
+        });
+        loader.load(&vector).unwrap();
+        let trailer = loader.sum.trailer(exact_from);
+        loader.finish(&trailer).err()
+    };
+    assert_eq!(finish(9), None);
+    let refused = finish(8).unwrap().to_string();
+    assert!(refused.contains("exact_from is 8"), "{refused}");
+}
+
 #[test]
 fn chunks_out_of_order_missing_or_twice_are_refused() {
     let (header, chunks, trailer) = sample();
