@@ -1,6 +1,6 @@
 # `make help` lists what there is. Everything that takes long says so, and is quick the second time.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test sim mutants images crds cluster cluster-down bench
+.PHONY: help demo demo-down test sim mutants fuzz images crds cluster cluster-down bench
 
 help: ## What there is to make
 	@sed -n 's/^\([a-z-]*\):.* ## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 22
@@ -22,6 +22,9 @@ sim: ## The replication protocol under SEEDS=20000 simulated runs, from FROM=0 o
 
 mutants: ## Deliberate defects, one at a time, each of which a test has to notice
 	@tests/mutants.sh
+
+fuzz: ## Fuzzing, each target for SECONDS=600; TARGET= frames, handshake, journal or snapshot for one alone
+	@FUZZ_SECONDS="$(SECONDS)" FUZZ_TARGET="$(TARGET)" tests/fuzz.sh
 
 cluster: ## A Kubernetes cluster of three machines in Docker (kind), for demo and tests
 	@tests/kind/up.sh

@@ -37,6 +37,7 @@ use crate::journal::{Journal, JournalError, JournalOptions, LogReader, ReadError
 use crate::role::{RoleError, RoleFile, RoleState};
 use crate::store::{ApplyError, SnapshotError, SnapshotHeader, Store};
 
+pub use checkpoint::load_checkpoint;
 pub use checkpointer::Checkpointer;
 pub use incoming::Incoming;
 pub use undo::UndoOutcome;

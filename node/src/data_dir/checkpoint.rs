@@ -270,7 +270,19 @@ impl<R: Read> Reader<R> {
 
 /// Reads a whole checkpoint: a store that stands at its start, and the trailer.
 pub(super) fn load(path: &Path) -> Result<(Store, SnapshotTrailer), DataDirError> {
-    let mut reader = Reader::open(path)?;
+    load_all(Reader::open(path)?)
+}
+
+/// Reads a whole checkpoint from anywhere: a store that stands at its start, and the trailer. Every byte is checked, and
+/// no more memory is taken for what is announced than 17 MiB beyond what is there. `path` is only named in errors.
+pub fn load_checkpoint(
+    input: impl Read,
+    path: &Path,
+) -> Result<(Store, SnapshotTrailer), DataDirError> {
+    load_all(Reader::new(input, path)?)
+}
+
+fn load_all<R: Read>(mut reader: Reader<R>) -> Result<(Store, SnapshotTrailer), DataDirError> {
     let mut loader = SnapshotLoader::new(reader.header.clone());
     while let Some(chunk) = reader.chunk()? {
         loader

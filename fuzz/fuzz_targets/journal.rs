@@ -1,0 +1,5 @@
+//! See `src/journal.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| vectorizer_fuzz::journal::run(bytes));
