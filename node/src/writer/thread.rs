@@ -258,7 +258,10 @@ impl Writer {
                 offset,
                 reply,
             } => drop(reply.send(self.covered(session, offset))),
-            Job::Unlike(found, reply) => drop(reply.send(self.unlike(found))),
+            Job::Unlike(found, reply) => {
+                self.unlike(found);
+                let _ = reply.send(());
+            }
             Job::Command(command, reply) => drop(reply.send(self.command(&command))),
             Job::HoldWrites {
                 cluster,
