@@ -15,6 +15,7 @@ use std::time::Duration;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 use vectorizer_replication::position::Position;
 
 use crate::control::{Fence, Follow, Handover, Initialize, Members, Promote, State};
@@ -257,6 +258,12 @@ impl Client {
     /// `GET /replication/replicas`; refused by a replica, with the master's address.
     pub async fn replication_replicas(&self) -> Result<Replicas, ClientError> {
         self.get("/replication/replicas").await
+    }
+
+    /// `DELETE /replication/replicas/{id}`: forgets a replica that is not connected. Answers those that are left.
+    pub async fn forget_replica(&self, id: Uuid) -> Result<Replicas, ClientError> {
+        let path = format!("/replication/replicas/{id}");
+        Ok(self.call::<(), _>(Method::DELETE, &path, None).await?.body)
     }
 
     /// `GET /readyz`: whether the node has a role and data and serves reads. False when it answers that it is not ready;

@@ -21,6 +21,8 @@ pub enum ErrorCode {
     CollectionNotFound,
     /// No such vector.
     VectorNotFound,
+    /// No such replica is listed.
+    ReplicaNotFound,
     /// A collection of that name exists.
     CollectionExists,
     /// The command contradicts what the node is or knows: a higher epoch, another position, another cluster.
@@ -47,7 +49,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for tables and documents.
-    pub const ALL: [ErrorCode; 18] = [
+    pub const ALL: [ErrorCode; 19] = [
         ErrorCode::InvalidRequest,
         ErrorCode::Unauthenticated,
         ErrorCode::Forbidden,
@@ -55,6 +57,7 @@ impl ErrorCode {
         ErrorCode::MethodNotAllowed,
         ErrorCode::CollectionNotFound,
         ErrorCode::VectorNotFound,
+        ErrorCode::ReplicaNotFound,
         ErrorCode::CollectionExists,
         ErrorCode::Conflict,
         ErrorCode::PayloadTooLarge,
@@ -78,6 +81,7 @@ impl ErrorCode {
             ErrorCode::MethodNotAllowed => "method_not_allowed",
             ErrorCode::CollectionNotFound => "collection_not_found",
             ErrorCode::VectorNotFound => "vector_not_found",
+            ErrorCode::ReplicaNotFound => "replica_not_found",
             ErrorCode::CollectionExists => "collection_exists",
             ErrorCode::Conflict => "conflict",
             ErrorCode::PayloadTooLarge => "payload_too_large",
@@ -100,7 +104,8 @@ impl ErrorCode {
             ErrorCode::Forbidden => 403,
             ErrorCode::EndpointNotFound
             | ErrorCode::CollectionNotFound
-            | ErrorCode::VectorNotFound => 404,
+            | ErrorCode::VectorNotFound
+            | ErrorCode::ReplicaNotFound => 404,
             ErrorCode::MethodNotAllowed => 405,
             ErrorCode::CollectionExists | ErrorCode::Conflict => 409,
             ErrorCode::PayloadTooLarge => 413,
@@ -132,6 +137,7 @@ impl ErrorCode {
             | ErrorCode::MethodNotAllowed
             | ErrorCode::CollectionNotFound
             | ErrorCode::VectorNotFound
+            | ErrorCode::ReplicaNotFound
             | ErrorCode::CollectionExists
             | ErrorCode::Conflict
             | ErrorCode::PayloadTooLarge

@@ -6,32 +6,26 @@ use crate::session::Millis;
 
 /// Samples kept at most.
 const MAX_SAMPLES: usize = 8192;
+/// Neighbours become one when both together span less than this part of their age. Of each doubling of the age, at most
+/// about 90 samples then remain: 3,000 for a year.
+const FINENESS: u64 = 64;
 
 /// When which operations were appended.
 ///
-/// Each sample says that the operations after the previous sample, up to its own offset, were appended at its time.
-/// When there are too many, neighbours that are close in time become one with the older time: ages are never too
-/// small, and too large by at most the resolution, which is 1 ms until about eight seconds of uninterrupted writing
-/// are missing somewhere, and then doubles as that time does.
-#[derive(Clone, Debug)]
+/// Each sample says that the operations after the previous sample, up to its own offset, were appended from then to then.
+/// When there are too many, neighbours that are close in time for their age become one with the older time: ages are
+/// never too small, and too large by at most 1 ms or 1/64. What is new stays exact, however long another replica has
+/// been gone.
+#[derive(Clone, Debug, Default)]
 pub struct AppendTimes {
     samples: VecDeque<Sample>,
-    resolution: Millis,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     end: u64,
-    at: Millis,
-}
-
-impl Default for AppendTimes {
-    fn default() -> Self {
-        AppendTimes {
-            samples: VecDeque::new(),
-            resolution: 1,
-        }
-    }
+    from: Millis,
+    to: Millis,
 }
 
 impl AppendTimes {
@@ -41,14 +35,18 @@ impl AppendTimes {
             if end <= last.end {
                 return;
             }
-            if at < last.at + self.resolution {
+            if at <= last.to {
                 last.end = end;
                 return;
             }
         }
-        self.samples.push_back(Sample { end, at });
+        self.samples.push_back(Sample {
+            end,
+            from: at,
+            to: at,
+        });
         if self.samples.len() > MAX_SAMPLES {
-            self.coarsen();
+            self.coarsen(at);
         }
     }
 
@@ -57,7 +55,7 @@ impl AppendTimes {
         let first = self.samples.partition_point(|s| s.end <= applied);
         self.samples
             .get(first)
-            .map_or(0, |s| now.saturating_sub(s.at))
+            .map_or(0, |s| now.saturating_sub(s.from))
     }
 
     /// Nobody will ask about operations up to `offset` again.
@@ -65,24 +63,21 @@ impl AppendTimes {
         while self.samples.front().is_some_and(|s| s.end <= offset) {
             self.samples.pop_front();
         }
-        if self.samples.len() < MAX_SAMPLES / 8 {
-            self.resolution = 1;
-        }
     }
 
-    fn coarsen(&mut self) {
-        while self.samples.len() > MAX_SAMPLES / 2 {
-            self.resolution = self.resolution.saturating_mul(2);
-            let resolution = self.resolution;
-            let mut kept: VecDeque<Sample> = VecDeque::with_capacity(self.samples.len());
-            for sample in self.samples.drain(..) {
-                match kept.back_mut() {
-                    Some(last) if sample.at < last.at + resolution => last.end = sample.end,
-                    Some(_) | None => kept.push_back(sample),
+    fn coarsen(&mut self, now: Millis) {
+        let mut kept: VecDeque<Sample> = VecDeque::with_capacity(MAX_SAMPLES + 1);
+        for sample in self.samples.drain(..) {
+            let close = now.saturating_sub(sample.to) / FINENESS;
+            match kept.back_mut() {
+                Some(last) if sample.to - last.from < close => {
+                    last.end = sample.end;
+                    last.to = sample.to;
                 }
+                Some(_) | None => kept.push_back(sample),
             }
-            self.samples = kept;
         }
+        self.samples = kept;
     }
 }
 
@@ -113,21 +108,48 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_ages_are_at_most_one_resolution_too_large() {
+    fn memory_is_bounded_and_ages_are_hardly_too_large_however_long_a_replica_is_gone() {
+        // A day in which something is written every millisecond would take a minute to count up: most of it is in
+        // steps of a second.
         let mut times = AppendTimes::default();
-        for n in 1..=200_000_u64 {
-            times.appended(n, n);
+        let mut written = Vec::new();
+        let mut at = 0;
+        for n in 1..=400_000_u64 {
+            at += if n < 90_000 { 1_000 } else { 1 + n % 2 };
+            times.appended(n, at);
+            written.push(at);
             assert!(times.samples.len() <= MAX_SAMPLES);
         }
-        let now = 200_000;
-        for applied in (0..200_000).step_by(997) {
-            let (true_age, age) = (now - (applied + 1), times.age_after(applied, now));
+        for applied in (0..400_000).step_by(997).chain([399_000, 399_990, 399_999]) {
+            let true_age = at - written[applied];
+            let age = times.age_after(applied as u64, at);
             assert!(
-                age >= true_age && age - true_age <= 64,
+                age >= true_age && age - true_age <= 1.max(true_age / 64),
                 "{age} for {true_age}"
             );
         }
-        times.forget(199_999);
-        assert_eq!(times.resolution, 1);
+        times.forget(399_999);
+        assert_eq!(times.samples.len(), 1);
+    }
+
+    #[test]
+    fn few_samples_are_left_of_what_is_brought_down() {
+        let mut times = AppendTimes::default();
+        for n in 0..MAX_SAMPLES as u64 {
+            // As many as fit, at ages up to a year.
+            let age = 1.003_f64.powi(i32::try_from(n).unwrap()).min(3.0e10);
+            let at = (4.0e10 - age) as u64;
+            times.samples.push_front(Sample {
+                end: MAX_SAMPLES as u64 - n,
+                from: at,
+                to: at,
+            });
+        }
+        times.coarsen(40_000_000_000);
+        assert!(
+            times.samples.len() < MAX_SAMPLES / 2,
+            "{}",
+            times.samples.len()
+        );
     }
 }

@@ -59,6 +59,17 @@ pub struct View {
     pub heard_unix_ms: u64,
 }
 
+/// What came of forgetting a replica.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Forgotten {
+    /// It is listed no more.
+    Done,
+    /// It has a live session, and stays.
+    IsConnected,
+    /// It was not listed.
+    Unknown,
+}
+
 /// All replicas that this master has seen.
 #[derive(Debug, Default)]
 pub struct Roster {
@@ -157,13 +168,22 @@ impl Roster {
         }
     }
 
-    /// Forgets a replica that is not connected. Returns whether it was listed.
-    pub fn forget(&mut self, node_id: Uuid) -> bool {
-        let gone = self
-            .entries
-            .get(&node_id)
-            .is_some_and(|e| e.session.is_none());
-        gone && self.entries.remove(&node_id).is_some()
+    /// Forgets a replica that is not connected.
+    pub fn forget(&mut self, node_id: Uuid) -> Forgotten {
+        match self.entries.get(&node_id).map(|e| e.session.is_some()) {
+            None => Forgotten::Unknown,
+            Some(true) => Forgotten::IsConnected,
+            Some(false) => {
+                self.entries.remove(&node_id);
+                Forgotten::Done
+            }
+        }
+    }
+
+    /// Forgets those that are not connected and no members either.
+    pub fn keep_members(&mut self, is_member: impl Fn(Uuid) -> bool) {
+        self.entries
+            .retain(|id, entry| entry.session.is_some() || is_member(*id));
     }
 
     /// This node is no longer master: whoever it fed is another's now.
@@ -311,12 +331,26 @@ mod tests {
         roster.heard(ID, session, 10_000, 10_000);
         assert_eq!(only(&roster, 69_999).health, Health::Connected);
         assert_eq!(only(&roster, 70_000).health, Health::Disconnected);
-        assert!(!roster.forget(ID), "not while its session is live");
+        assert_eq!(roster.forget(ID), Forgotten::IsConnected);
         roster.left(ID, session);
         assert!(!only(&roster, 70_000).connected);
         assert_eq!(roster.durable_of(ID), None);
-        assert!(roster.forget(ID));
+        roster.keep_members(|id| id == ID);
+        assert_eq!(roster.list(70_000).len(), 1, "a member stays listed");
+        assert_eq!(roster.forget(ID), Forgotten::Done);
+        assert_eq!(roster.forget(ID), Forgotten::Unknown);
         assert!(roster.list(70_000).is_empty());
+    }
+
+    #[test]
+    fn whoever_is_no_member_is_forgotten_once_it_is_gone() {
+        let mut roster = Roster::default();
+        let session = join(&mut roster, false, 0);
+        roster.keep_members(|_| false);
+        assert_eq!(roster.list(0).len(), 1);
+        roster.left(ID, session);
+        roster.keep_members(|_| false);
+        assert!(roster.list(0).is_empty());
     }
 
     #[test]
@@ -331,6 +365,33 @@ mod tests {
         let view = only(&roster, 10_000);
         assert_eq!((view.lag_ms, view.lag_operations), (9_000, 20));
         assert_eq!(view.health, Health::Lagging);
+    }
+
+    #[test]
+    fn a_replica_that_is_gone_for_hours_does_not_make_the_others_lag() {
+        let mut roster = Roster::default();
+        let gone = join(&mut roster, false, 0);
+        roster.left(ID, gone);
+        let here = peer(2);
+        let id = here.node_id;
+        let session = roster.joined(here, String::new(), false, Ack::default(), 0, 0);
+        let mut worst = 0;
+        for n in 1..=200_000 {
+            let now = n * 100;
+            roster.appended(n, now);
+            roster.heard(id, session, now, now);
+            // One operation behind, all the time.
+            roster.acked(id, session, applied(n - 1));
+            let views = roster.list(now);
+            worst = worst.max(views.iter().find(|v| v.peer.node_id == id).unwrap().lag_ms);
+        }
+        assert!(worst <= 1, "{worst}");
+        let gone = roster
+            .list(20_000_000)
+            .into_iter()
+            .find(|v| v.peer.node_id == ID);
+        let lag = gone.unwrap().lag_ms;
+        assert!((19_999_900..20_400_000).contains(&lag), "{lag}");
     }
 
     #[test]

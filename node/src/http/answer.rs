@@ -97,6 +97,7 @@ pub(super) fn refuse(error: &ApiError) -> Response {
         | ErrorCode::MethodNotAllowed
         | ErrorCode::CollectionNotFound
         | ErrorCode::VectorNotFound
+        | ErrorCode::ReplicaNotFound
         | ErrorCode::CollectionExists
         | ErrorCode::Conflict
         | ErrorCode::PayloadTooLarge

@@ -82,6 +82,13 @@ fn of_the_node() -> Vec<Endpoint> {
             replication::replicas,
         ))
         .answers::<Replicas>(),
+        Endpoint::delete(
+            "/replication/replicas/{id}",
+            "Forgets a replica that is gone for good",
+            replication::forget,
+        )
+        .needs(Kind::Node, Access::Admin)
+        .answers::<Replicas>(),
         commanded(Endpoint::get(
             "/control/state",
             "What this node is and where its log ends",

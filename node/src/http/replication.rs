@@ -3,10 +3,12 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use serde_json::json;
+use uuid::Uuid;
 use vectorizer_api::error::{ApiError, ErrorCode};
 use vectorizer_api::replication::{Configure, Configured, Replicas, Role, Stats, Status};
+use vectorizer_replication::roster::Forgotten;
 
 use super::Api;
 use super::answer::Refusal;
@@ -124,26 +126,42 @@ pub(super) async fn stats(State(api): State<Api>) -> Json<Stats> {
 
 /// `GET /replication/replicas`.
 pub(super) async fn replicas(State(api): State<Api>) -> Result<Json<Replicas>, Refusal> {
+    only_on_master(&api)?;
+    let replicas = api.replicas.list();
+    let count = replicas.len();
+    Ok(Json(Replicas { replicas, count }))
+}
+
+/// `DELETE /replication/replicas/{id}`.
+pub(super) async fn forget(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Json<Replicas>, Refusal> {
+    only_on_master(&api)?;
+    let id: Uuid = id.parse().map_err(|_| {
+        let message =
+            format!("{id:?} is no replica's id: expected one of GET /replication/replicas");
+        ApiError::new(ErrorCode::InvalidRequest, message)
+    })?;
+    let (code, what) = match api.replicas.forget(id) {
+        Forgotten::Done => return replicas(State(api)).await,
+        Forgotten::IsConnected => (ErrorCode::Conflict, "is connected: stop it first"),
+        Forgotten::Unknown => (ErrorCode::ReplicaNotFound, "is not listed"),
+    };
+    Err(Refusal::new(code, format!("replica {id} {what}")))
+}
+
+fn only_on_master(api: &Api) -> Result<(), Refusal> {
     let state = api.writer.state().borrow().clone();
-    match state.role {
-        Role::Master => {
-            let replicas = api.replicas.list();
-            let count = replicas.len();
-            Ok(Json(Replicas { replicas, count }))
-        }
-        Role::Replica | Role::Unassigned => {
-            let (what, address) = match &state.master_address {
-                Some(address) => ("a replica", address.as_str()),
-                None => ("not the master", "unknown"),
-            };
-            let details = json!({ "master": state.master_address, "master_url": state.master_url });
-            let error = ApiError::new(
-                ErrorCode::InvalidRequest,
-                format!(
-                    "this node is {what}: only the master lists replicas, ask the master at {address}"
-                ),
-            );
-            Err(error.with_details(details).into())
-        }
-    }
+    let (what, address) = match (&state.role, &state.master_address) {
+        (Role::Master, _) => return Ok(()),
+        (Role::Replica | Role::Unassigned, Some(address)) => ("a replica", address.as_str()),
+        (Role::Replica | Role::Unassigned, None) => ("not the master", "unknown"),
+    };
+    let details = json!({ "master": state.master_address, "master_url": state.master_url });
+    let error = ApiError::new(
+        ErrorCode::InvalidRequest,
+        format!("this node is {what}: only the master lists replicas, ask the master at {address}"),
+    );
+    Err(error.with_details(details).into())
 }

@@ -11,7 +11,7 @@ use vectorizer_api::replication::{Replica, ReplicaStatus};
 use vectorizer_replication::concern::{Concern, Coverage, Level, Membership, Waiting};
 use vectorizer_replication::master::Peer;
 use vectorizer_replication::message::Ack;
-use vectorizer_replication::roster::{Health, Roster, SessionNumber, View};
+use vectorizer_replication::roster::{Forgotten, Health, Roster, SessionNumber, View};
 
 use super::clock;
 
@@ -118,7 +118,19 @@ impl ReplicaTable {
     pub fn with_membership<T>(&self, change: impl FnOnce(&mut Membership) -> T) -> Option<T> {
         let changed = self.quorum.lock().membership.as_mut().map(change);
         self.acknowledge();
+        self.forget_strangers();
         changed
+    }
+
+    /// A replica that was scaled away is not missed.
+    fn forget_strangers(&self) {
+        let mut roster = self.roster.lock();
+        let quorum = self.quorum.lock();
+        let members = quorum.membership.as_ref().map(|m| &m.on_record().members);
+        // Nobody is on record before the operator has said who belongs to the cluster.
+        if let Some(members) = members.filter(|m| !m.is_empty()) {
+            roster.keep_members(|id| members.contains(&id));
+        }
     }
 
     /// Replicas that a write waits for, unless it asks for more.
@@ -155,8 +167,8 @@ impl ReplicaTable {
         }
     }
 
-    /// Answers once `acks` replicas, and as many as the cluster asks for, have acknowledged `offset`, as long as this node is master of `epoch`; an error when
-    /// it is no more.
+    /// Answers once `acks` replicas, and as many as the cluster asks for, have acknowledged `offset`, as long as this node
+    /// is master of `epoch`; an error when it is no more.
     pub fn acknowledged(&self, epoch: u64, offset: u64, acks: u32) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
         let own = self.epoch.lock();
@@ -187,8 +199,8 @@ impl ReplicaTable {
         }
     }
 
-    /// Removes a replica that is not connected. Returns whether it was listed.
-    pub fn forget(&self, node_id: Uuid) -> bool {
+    /// Removes a replica that is not connected.
+    pub fn forget(&self, node_id: Uuid) -> Forgotten {
         self.roster.lock().forget(node_id)
     }
 
@@ -291,6 +303,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.table.roster.lock().left(self.node_id, self.session);
+        self.table.forget_strangers();
         if !self.replaced.is_cancelled() {
             self.table.live.lock().remove(&self.node_id);
         }

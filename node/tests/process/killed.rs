@@ -13,7 +13,22 @@ async fn a_killed_replica_comes_back_at_its_position_and_takes_only_what_it_miss
     let seen = master.put(0..50).await;
     replica.reaches(seen).await;
     let before = master.stats().await;
+    let id = master.only_replica().await.id;
+    let refused = master.client.forget_replica(id).await.unwrap_err();
+    assert!(refused.to_string().contains("is connected"), "{refused}");
     replica.kill();
+    // It stays listed for as long as nobody says that it is gone for good.
+    until("the master to notice", async || {
+        let replica = master.only_replica().await;
+        if replica.connected {
+            Err(replica)
+        } else {
+            Ok(())
+        }
+    })
+    .await;
+    let left = master.client.forget_replica(id).await.unwrap();
+    assert_eq!(left.count, 0);
 
     let missed = master.put(50..80).await;
     let replica = elsewhere.start().await;

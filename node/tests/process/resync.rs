@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use vectorizer_api::replication::ReplicaStatus;
+
 use super::agree::agree;
 use super::harness::*;
 use super::relay::{Line, Relay};
@@ -174,6 +176,18 @@ async fn a_cut_under_writes(seconds: u64) {
         // Other tests want the machine as well.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    // Silent since before the cut.
+    let seen = master.only_replica().await;
+    let silent = seconds >= 60;
+    assert_eq!(
+        seen.status == ReplicaStatus::Disconnected,
+        silent,
+        "{seen:?}"
+    );
+    assert!(
+        !seen.connected && seen.lag_ms > 1_000 * seconds / 2,
+        "{seen:?}"
+    );
     let logged = log_bytes(&at_home) - logged;
     relay.set(Line::Open);
     replica.reaches(last).await;

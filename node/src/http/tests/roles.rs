@@ -17,7 +17,7 @@ async fn a_replica_refuses_every_write_and_names_the_master() {
             || endpoint.path.contains("search")
             || endpoint.path == "/embed"
             || endpoint.path.starts_with("/control")
-            || endpoint.path == "/replication/configure";
+            || endpoint.path.starts_with("/replication");
         assert!(
             writes != reads,
             "{} {} is one or the other",
@@ -109,6 +109,26 @@ async fn replicas_are_listed_by_the_master_only() {
     assert_eq!(list, json!({ "replicas": [], "count": 0 }));
     let answer = Node::replica().await.get("/replication/replicas").await;
     assert_eq!(answer.status.as_u16(), 400);
+    let path = format!("/replication/replicas/{}", CLUSTER);
+    for (node, path, code) in [
+        (
+            Node::replica().await,
+            path.as_str(),
+            ErrorCode::InvalidRequest,
+        ),
+        (
+            Node::master().await,
+            path.as_str(),
+            ErrorCode::ReplicaNotFound,
+        ),
+        (
+            Node::master().await,
+            "/replication/replicas/7",
+            ErrorCode::InvalidRequest,
+        ),
+    ] {
+        assert_eq!(node.call(Method::DELETE, path, "").await.code(), code);
+    }
     let error = answer.error();
     assert!(error.message.contains("10.0.0.1:7001"), "{error}");
     assert_eq!(error.details.unwrap()["master"], "10.0.0.1:7001");
