@@ -3,7 +3,7 @@
 #     docker build --target node -t vectorizer-node .
 #
 # compiles from source. Where no Rust image can be pulled, or so as not to compile twice, the same targets take
-# binaries built outside (`make binaries` puts them into target/image/):
+# binaries built outside (`tests/images.sh` puts them into target/image/):
 #
 #     docker build --build-arg BUILDER=debian:bookworm-slim --target node -t vectorizer-node .
 #

@@ -36,7 +36,7 @@ images: ## The container images, loaded into the cluster if it runs
 	@tests/images.sh
 
 crds: ## Writes crds/ and the chart's copy from the operator's types
-	cargo run --release --quiet -p vectorizer-operator -- crd > crds/vectorizerclusters.yaml.part
+	cargo run --release --locked --quiet -p vectorizer-operator -- crd > crds/vectorizerclusters.yaml.part
 	mv crds/vectorizerclusters.yaml.part crds/vectorizerclusters.yaml
 	cp crds/vectorizerclusters.yaml charts/vectorizer-operator/definitions/
 

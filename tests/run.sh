@@ -16,6 +16,8 @@ tests() { # tests NAME COMMAND…: cargo's own results are counted; a run that e
     | awk '{ p += $1; f += $2 } END { print p + 0, f + 0 }')
   passed=$((passed + p)) failed=$((failed + f))
   [ "$f" = 0 ] || failures+=("$name: $f tests, see $log")
+  # A suite without a test is none.
+  [ $((p + f)) != 0 ] || status=1
   [ "$status" = 0 ] || [ "$f" != 0 ] || { failed=$((failed + 1)); failures+=("$name, see $log"); }
   [ "$status" = 0 ]
 }
@@ -50,19 +52,22 @@ check "rustfmt" cargo fmt --all --check
 check "shellcheck" shellcheck -x -P SCRIPTDIR -S warning "${scripts[@]}"
 
 step "Kubernetes begins to come up, beside what follows"
-tests/kind/up.sh >target/cluster.log 2>&1 &
+# In a group of its own, with all that it starts: it ends with this script.
+setsid tests/kind/up.sh >target/cluster.log 2>&1 &
 cluster=$!
+trap 'kill -- "-$cluster" 2>/dev/null' EXIT
 tail -n +1 -f --pid=$cluster target/cluster.log 2>/dev/null | sed -u 's/^/    cluster: /' &
 
 step "Lints (about 3 minutes the first time)"
 check "clippy" cargo clippy "${CARGO_FLAGS[@]}" --all-targets -- -D warnings
 step "Compiling (about 10 minutes the first time)"
 # All targets at once, so that tests and images share what they have in common.
-check "build" cargo build "${CARGO_FLAGS[@]}" --all-targets || { kill "$cluster" 2>/dev/null; finish; }
+check "build" cargo build "${CARGO_FLAGS[@]}" --all-targets || finish
 
 step "Waiting for Kubernetes"
 # The tests of timing want the machine for themselves.
 wait "$cluster" || { failed=$((failed + 1)); failures+=("the cluster did not come up, see target/cluster.log"); }
+trap - EXIT
 
 step "Unit, property and process tests"
 # The same commit gives the same result; PROPTEST_RNG_SEED=$RANDOM looks elsewhere.

@@ -76,6 +76,8 @@ struct Context {
 
 #[derive(Default)]
 struct Known {
+    /// A cluster that was made anew under its name is another one.
+    uid: Option<String>,
     remembered: Remembered,
     failures: u32,
 }
@@ -130,14 +132,22 @@ fn pass(
     context: Arc<Context>,
 ) -> BoxFuture<'static, Result<Action, Error>> {
     Box::pin(async move {
-        let known = context
-            .known
-            .lock()
-            .await
-            .entry(key(&resource))
-            .or_default()
-            .clone();
+        let known = {
+            let mut all = context.known.lock().await;
+            // What was deleted is not always seen with a time of deletion.
+            let existing = &context.caches.clusters;
+            if all.len() > existing.len() {
+                all.retain(|key, _| *key == self::key(&resource) || existing.get(key).is_some());
+            }
+            all.entry(key(&resource)).or_default().clone()
+        };
         let mut known = known.lock().await;
+        if known.uid != resource.uid() {
+            *known = Known {
+                uid: resource.uid(),
+                ..Known::default()
+            };
+        }
         let begun = Instant::now();
         let outcome = Box::pin(reconcile(&resource, &context, &mut known.remembered)).await;
         known.failures = if outcome.is_ok() {

@@ -186,20 +186,26 @@ impl Layers {
     }
 }
 
-/// Variables that look like misspelt ones of ours. They are not refused: Kubernetes adds variables of its own.
+/// Variables that look like ours and mean nothing. They are not refused: others may use such names too. Those that
+/// Kubernetes adds for each Service are left out.
 pub(super) fn suspicious(environment: &BTreeMap<String, String>) -> Vec<String> {
     let known: Vec<&str> = KEYS.iter().filter_map(|key| key.env).collect();
     let ours = |name: &str| name.starts_with("REPLICATION_") || name.starts_with("VECTORIZER_");
     environment
         .keys()
-        .filter(|name| ours(name) && !known.contains(&name.as_str()))
-        .filter_map(|name| {
-            let meant = did_you_mean(name, &known)?;
-            Some(format!(
-                "environment variable {name} means nothing to this program: did you mean {meant}?"
-            ))
+        .filter(|name| ours(name) && !known.contains(&name.as_str()) && !is_of_a_service(name))
+        .map(|name| {
+            let hint = did_you_mean(name, &known).map(|meant| format!(": did you mean {meant}?"));
+            let hint = hint.unwrap_or_default();
+            format!("environment variable {name} means nothing to this program{hint}")
         })
         .collect()
+}
+
+/// `<SERVICE>_SERVICE_HOST`, `<SERVICE>_SERVICE_PORT…`, `<SERVICE>_PORT` and `<SERVICE>_PORT_<NUMBER>_…`.
+fn is_of_a_service(name: &str) -> bool {
+    let port = name.split_once("_PORT").map(|(_, rest)| rest);
+    name.contains("_SERVICE_") || port.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
 }
 
 pub(super) fn unknown(what: &str, found: &str, allowed: &[&str]) -> String {

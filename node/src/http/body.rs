@@ -149,8 +149,17 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
-        let path = if path == "." { "body" } else { &path };
-        invalid(path, error.inner())
+        let text = error.inner().to_string();
+        // What is missing is named where it would be.
+        let missing = text.strip_prefix("missing field `");
+        let missing = missing.and_then(|rest| rest.split_once('`'));
+        let path = match (path.as_str(), missing) {
+            (".", None) => "body".to_owned(),
+            (".", Some((field, _))) => field.to_owned(),
+            (_, Some((field, _))) => format!("{path}.{field}"),
+            (_, None) => path,
+        };
+        invalid(&path, text)
     })?;
     reader.end().map_err(|error| invalid("body", error))?;
     Ok(value)

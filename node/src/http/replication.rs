@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde_json::json;
 use uuid::Uuid;
 use vectorizer_api::error::{ApiError, ErrorCode};
@@ -12,7 +12,7 @@ use vectorizer_replication::roster::Forgotten;
 
 use super::Api;
 use super::answer::Refusal;
-use super::body::Input;
+use super::body::{At, Input};
 use crate::writer::NodeState;
 
 /// `GET /replication/status`.
@@ -135,7 +135,7 @@ pub(super) async fn replicas(State(api): State<Api>) -> Result<Json<Replicas>, R
 /// `DELETE /replication/replicas/{id}`.
 pub(super) async fn forget(
     State(api): State<Api>,
-    Path(id): Path<String>,
+    At(id): At<String>,
 ) -> Result<Json<Replicas>, Refusal> {
     only_on_master(&api)?;
     let id: Uuid = id.parse().map_err(|_| {

@@ -347,6 +347,8 @@ fn node(draft: &Draft<'_>, member: &Member) -> NodeStatus {
         .is_some_and(|m| m.pod == member.pod);
     let sync = match replica.map(|r| r.status) {
         _ if is_master => NodeSync::Master,
+        // The master lists it as connected until it has been silent for a minute.
+        Some(_) if replica.is_some_and(|r| !r.connected) => NodeSync::Disconnected,
         Some(ReplicaStatus::Connected) => NodeSync::Connected,
         Some(ReplicaStatus::Syncing) => NodeSync::Syncing,
         Some(ReplicaStatus::Lagging) => NodeSync::Lagging,

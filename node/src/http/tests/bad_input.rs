@@ -26,12 +26,12 @@ async fn every_bad_body_is_refused_with_the_place_of_the_bad_value() {
     refused(
         &node,
         &[
-            ("/collections", "", "body", "missing field `name`"),
-            ("/collections", "{}", "body", "missing field `name`"),
+            ("/collections", "", "name", "missing field `name`"),
+            ("/collections", "{}", "name", "missing field `name`"),
             ("/collections", "[\"x\", 2]", "body", "expected a JSON object"),
             ("/collections", "null", "body", "expected a JSON object"),
             ("/collections", "{\"name\": ", "name", "EOF"),
-            ("/collections", r#"{"name": "x"}"#, "body", "missing field `dimension`"),
+            ("/collections", r#"{"name": "x"}"#, "dimension", "missing field `dimension`"),
             ("/collections", r#"{"name": "x", "dimension": 0}"#, "dimension", "1..=65536"),
             ("/collections", r#"{"name": "x", "dimension": -1}"#, "dimension", "invalid value"),
             ("/collections", r#"{"name": "x", "dimension": 1.5}"#, "dimension", "floating point"),
@@ -56,7 +56,7 @@ async fn every_bad_body_is_refused_with_the_place_of_the_bad_value() {
                 "colour",
                 "expected one of `name`, `dimension`",
             ),
-            ("/collections", "{} {}", "body", "missing field"),
+            ("/collections", "{} {}", "name", "missing field"),
             ("/embed", r#"{"text": "a"} trailing"#, "body", "trailing"),
             ("/insert", r#"{"collection": "c", "text": "  "}"#, "text", "is empty"),
             (

@@ -190,7 +190,7 @@ async fn configure_stores_what_the_next_start_reads() {
     let stored = std::fs::read_to_string(stored).unwrap();
     assert!(stored.contains("heartbeat_interval_secs: 5"), "{stored}");
     for (wish, place) in [
-        (r#"{}"#, "body"),
+        (r#"{}"#, "role"),
         (r#"{"role": "king"}"#, "role"),
         (r#"{"role": "replica"}"#, "master_address"),
         (r#"{"role": "master", "log_size": 0}"#, "log_size"),
