@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use vectorizer_replication::command::Standing;
 use vectorizer_replication::position::{History, LogEnd};
 
 use super::{
@@ -224,7 +225,13 @@ fn reconcile_history(
             ),
         ));
     }
-    Ok(role.update(|state| state.history = of_log)?)
+    Ok(role.update(|state| {
+        state.history = of_log;
+        // Noted before a replica's first batch, which did not get to its log: elected, it would bring nothing.
+        if end.position.offset == 0 && matches!(state.standing, Standing::Replica { .. }) {
+            state.has_data = false;
+        }
+    })?)
 }
 
 fn inconsistent(path: &Path, what: &str) -> DataDirError {

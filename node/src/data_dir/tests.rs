@@ -4,10 +4,12 @@ use std::rc::Rc;
 use bytes::{Bytes, BytesMut};
 use tempfile::TempDir;
 use vectorizer_replication::batch::Batch;
+use vectorizer_replication::command::Standing;
 use vectorizer_replication::position::{Chain, EpochStart, Position};
 
 use super::step::watched;
 use super::*;
+use crate::role::RoleState;
 use crate::store::test_log::put;
 use crate::store::{CollectionConfig, Digest, Metric, Record};
 
@@ -435,6 +437,38 @@ fn the_history_follows_the_log_after_a_crash_between_the_two() {
         .unwrap();
     drop(node);
     assert!(refusal(dir.path()).contains("do not belong together"));
+}
+
+#[test]
+fn a_replica_that_crashed_before_its_first_batch_holds_nothing() {
+    let dir = TempDir::new().unwrap();
+    let mut node = Node::open(dir.path());
+    let follow = |state: &mut RoleState| {
+        state.standing = Standing::Replica {
+            epoch: 1,
+            master_address: "h:7001".into(),
+            master_url: None,
+        };
+        state.has_data = true;
+        state.history.open(EpochStart {
+            epoch: 1,
+            first_offset: 1,
+            chain: Chain::default(),
+        });
+    };
+    node.role.update(follow).unwrap();
+    drop(node);
+    for _ in 0..2 {
+        let node = Node::open(dir.path());
+        assert!(!node.role.state().has_data);
+        assert!(node.role.state().history.entries().is_empty());
+    }
+    let mut node = Node::open(dir.path());
+    node.role.update(follow).unwrap();
+    let id = node.role.state().node_id;
+    node.write_in(1, vec![Record::Epoch { epoch: 1, node: id }]);
+    drop(node);
+    assert!(Node::open(dir.path()).role.state().has_data);
 }
 
 #[test]

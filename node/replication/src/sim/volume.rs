@@ -144,6 +144,9 @@ impl Node {
         self.up = true;
         self.boot += 1;
         self.role.history.truncate(self.end().offset);
+        if self.end().offset == 0 && matches!(self.role.standing, Standing::Replica { .. }) {
+            self.role.has_data = false;
+        }
         self.recover();
         checks.exact(self.index, &self.store);
         self.connect_at = now;
