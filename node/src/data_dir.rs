@@ -19,6 +19,7 @@
 
 mod checkpoint;
 mod checkpointer;
+mod examine;
 mod incoming;
 mod recover;
 mod step;
@@ -39,6 +40,9 @@ use crate::store::{ApplyError, SnapshotError, SnapshotHeader, Store};
 
 pub use checkpoint::load_checkpoint;
 pub use checkpointer::Checkpointer;
+pub use examine::{
+    Checkpoint, Content, Examination, ExamineError, Finding, Generation, Log, examine,
+};
 pub use incoming::Incoming;
 pub use undo::UndoOutcome;
 
@@ -305,17 +309,7 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
         .map_err(failed)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut pid = String::new();
-            // Only to name the other process: it may be about to write its pid.
-            let _ = file.read_to_string(&mut pid);
-            let pid = match pid.trim() {
-                "" => "unknown".to_owned(),
-                pid => pid.to_owned(),
-            };
-            let path = path.to_owned();
-            return Err(DataDirError::Locked { path, pid });
-        }
+        Err(rustix::io::Errno::WOULDBLOCK) => return Err(in_use(path, file)),
         Err(error) => return Err(failed(error.into())),
     }
     file.set_len(0)
@@ -323,6 +317,19 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
         .and_then(|()| writeln!(file, "{}", std::process::id()))
         .map_err(failed)?;
     Ok(file)
+}
+
+/// That another process holds the lock.
+fn in_use(path: &Path, mut lock: File) -> DataDirError {
+    let mut pid = String::new();
+    // Only to name the other process: it may be about to write its pid.
+    let _ = lock.read_to_string(&mut pid);
+    let pid = match pid.trim() {
+        "" => "unknown".to_owned(),
+        pid => pid.to_owned(),
+    };
+    let path = path.to_owned();
+    DataDirError::Locked { path, pid }
 }
 
 fn sync_dir(dir: &Path) -> Result<(), DataDirError> {

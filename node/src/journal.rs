@@ -10,6 +10,7 @@
 //! operations, so that the log stays close to it.
 
 mod error;
+mod examine;
 mod reader;
 mod recover;
 mod segment;
@@ -26,6 +27,7 @@ use vectorizer_replication::batch::Batch;
 use vectorizer_replication::position::LogEnd;
 
 pub use error::JournalError;
+pub use examine::{Examined, SegmentReport, TornTail, examine};
 pub use reader::{LogReader, Pin, ReadError};
 
 use error::{discontinuity, io_error};

@@ -7,6 +7,7 @@ mod breakage;
 pub mod config;
 pub mod data_dir;
 pub mod http;
+pub mod inspect;
 pub mod journal;
 pub mod lease;
 pub mod link;

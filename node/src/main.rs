@@ -7,12 +7,23 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-use vectorizer_node::config::{CommandLine, Config, Log, LogFormat};
-use vectorizer_node::server;
+use vectorizer_node::config::{Command, CommandLine, Config, Flags, Log, LogFormat};
+use vectorizer_node::{inspect, server};
 
 fn main() -> ExitCode {
-    let flags = CommandLine::parse().into_flags();
-    let config = match Config::of_process(&flags) {
+    match CommandLine::parse().into_command() {
+        Command::Serve(flags) => serve(&flags),
+        Command::Inspect(what) => {
+            match inspect::run(&what.data_dir, what.json, &mut std::io::stdout().lock()) {
+                Ok(code) => ExitCode::from(code),
+                Err(error) => fail(inspect::NOT_INSPECTED, &error),
+            }
+        }
+    }
+}
+
+fn serve(flags: &Flags) -> ExitCode {
+    let config = match Config::of_process(flags) {
         Ok(config) => config,
         Err(error) => return fail(2, &error),
     };

@@ -21,19 +21,32 @@ pub struct CommandLine {
     flags: Flags,
 }
 
+/// What is to be done.
 #[derive(Clone, Debug, Subcommand)]
-enum Command {
+pub enum Command {
     /// Runs the node (the default)
     Serve(Flags),
+    /// Prints and verifies a data directory on which no node runs, and changes nothing
+    ///
+    /// Exit code 0: sound. 1: damage was found. 2: not a data directory, in use, or unreadable.
+    Inspect(Inspect),
+}
+
+/// Flags of `vectorizer-node inspect`.
+#[derive(Clone, Debug, Args)]
+pub struct Inspect {
+    /// The data directory
+    #[arg(value_name = "DATA-DIR")]
+    pub data_dir: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 impl CommandLine {
-    /// The flags, whether `serve` was said or not.
-    pub fn into_flags(self) -> Flags {
-        match self.command {
-            Some(Command::Serve(flags)) => flags,
-            None => self.flags,
-        }
+    /// What is to be done: without a word, to serve.
+    pub fn into_command(self) -> Command {
+        self.command.unwrap_or(Command::Serve(self.flags))
     }
 }
 

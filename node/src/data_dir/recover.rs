@@ -38,18 +38,11 @@ pub(super) fn recover(
     // Only an empty log needs it, and then an unreadable checkpoint is found out below.
     let base = base.unwrap_or_default();
     let dir = journal_dir(&generation);
-    let nothing_yet = starts.is_empty() && !role.state().has_data;
-    if !nothing_yet && !holds_segments(&dir) {
-        return Err(inconsistent(
-            &dir,
-            "the journal is gone, but this node held data: restore it, or empty the data directory so that the node \
-             syncs from the master",
-        ));
-    }
+    journal_is_there(&dir, role.state(), &starts)?;
     let journal = Journal::open(&dir, options.clone(), base)?;
     sync_dir(&generation)?;
 
-    let (store, newest, replayed_bytes) = newest_store(&generation, &starts, &journal)?;
+    let (store, newest, replayed_bytes) = newest_store(&generation, &starts, &journal.reader())?;
     reconcile_history(path, &mut role, store.history(), journal.end())?;
     let end = journal.end();
     tracing::info!(
@@ -83,13 +76,17 @@ fn load_role(path: &Path) -> Result<RoleFile, DataDirError> {
         return Ok(role);
     }
     if !generations(path)?.is_empty() {
-        return Err(inconsistent(
-            &file,
-            "it is missing, but the directory holds data: without it the node does not know who it is. Restore it, or \
-             give the node an empty directory so that it joins as a new node",
-        ));
+        return Err(role_is_missing(&file));
     }
     Ok(RoleFile::create(&file, RoleState::new())?)
+}
+
+pub(super) fn role_is_missing(file: &Path) -> DataDirError {
+    inconsistent(
+        file,
+        "it is missing, but the directory holds data: without it the node does not know who it is. Restore it, or give \
+         the node an empty directory so that it joins as a new node",
+    )
 }
 
 /// Makes the first generation, and removes every one that is not current.
@@ -97,13 +94,7 @@ fn prepare_generation(path: &Path, current: &Path, role: &RoleState) -> Result<(
     let found = generations(path)?;
     if !current.exists() {
         // Nothing is removed then: what is current elsewhere may be what an older role file does not know of.
-        if role.has_data || !role.history.entries().is_empty() || !found.is_empty() {
-            return Err(inconsistent(
-                current,
-                "the current generation is gone, but this node held data: restore it, or empty the data directory so \
-                 that the node syncs from the master",
-            ));
-        }
+        generation_may_be_made(current, role, &found)?;
         fs::create_dir(current).map_err(|error| io_error("creating", current, error))?;
         sync_dir(path)?;
     }
@@ -117,6 +108,39 @@ fn prepare_generation(path: &Path, current: &Path, role: &RoleState) -> Result<(
     Ok(())
 }
 
+/// Refuses a current generation that is gone.
+pub(super) fn generation_may_be_made(
+    current: &Path,
+    role: &RoleState,
+    found: &[u64],
+) -> Result<(), DataDirError> {
+    if !role.has_data && role.history.entries().is_empty() && found.is_empty() {
+        return Ok(());
+    }
+    Err(inconsistent(
+        current,
+        "the current generation is gone, but this node held data: restore it, or empty the data directory so that \
+         the node syncs from the master",
+    ))
+}
+
+/// Refuses a journal that is gone.
+pub(super) fn journal_is_there(
+    dir: &Path,
+    role: &RoleState,
+    starts: &[u64],
+) -> Result<(), DataDirError> {
+    let nothing_yet = starts.is_empty() && !role.has_data;
+    if nothing_yet || holds_segments(dir) {
+        return Ok(());
+    }
+    Err(inconsistent(
+        dir,
+        "the journal is gone, but this node held data: restore it, or empty the data directory so that the node \
+         syncs from the master",
+    ))
+}
+
 fn holds_segments(journal: &Path) -> bool {
     let entries = fs::read_dir(journal).into_iter().flatten().flatten();
     entries
@@ -126,12 +150,11 @@ fn holds_segments(journal: &Path) -> bool {
 
 /// The store at the end of the log, where the checkpoint starts that it was made from, which the log has to reach back
 /// to until there is a newer one, and how many bytes of log were replayed for it.
-fn newest_store(
+pub(super) fn newest_store(
     generation: &Path,
     starts: &[u64],
-    journal: &Journal,
+    log: &LogReader,
 ) -> Result<(Store, Option<u64>, u64), DataDirError> {
-    let log = journal.reader();
     let end = log.end().position.offset;
     let mut refused = Vec::new();
     for start in starts {
@@ -164,12 +187,12 @@ fn newest_store(
             ));
             continue;
         }
-        let replayed = replay(&store, &log, end)?;
+        let replayed = replay(&store, log, end)?;
         return Ok((store, Some(*start), replayed));
     }
     if log.first_offset() == 1 {
         let store = Store::new();
-        let replayed = replay(&store, &log, end)?;
+        let replayed = replay(&store, log, end)?;
         return Ok((store, None, replayed));
     }
     Err(inconsistent(
@@ -212,7 +235,24 @@ fn reconcile_history(
     of_log: History,
     end: LogEnd,
 ) -> Result<(), DataDirError> {
-    let mut noted = role.state().history.clone();
+    histories_agree(path, role.state(), &of_log, end)?;
+    Ok(role.update(|state| {
+        state.history = of_log;
+        // Noted before a replica's first batch, which did not get to its log: elected, it would bring nothing.
+        if end.position.offset == 0 && matches!(state.standing, Standing::Replica { .. }) {
+            state.has_data = false;
+        }
+    })?)
+}
+
+/// Refuses a role file that knows other epochs than the log.
+pub(super) fn histories_agree(
+    path: &Path,
+    role: &RoleState,
+    of_log: &History,
+    end: LogEnd,
+) -> Result<(), DataDirError> {
+    let mut noted = role.history.clone();
     noted.truncate(end.position.offset);
     if !of_log.entries().starts_with(noted.entries()) {
         return Err(inconsistent(
@@ -225,13 +265,7 @@ fn reconcile_history(
             ),
         ));
     }
-    Ok(role.update(|state| {
-        state.history = of_log;
-        // Noted before a replica's first batch, which did not get to its log: elected, it would bring nothing.
-        if end.position.offset == 0 && matches!(state.standing, Standing::Replica { .. }) {
-            state.has_data = false;
-        }
-    })?)
+    Ok(())
 }
 
 fn inconsistent(path: &Path, what: &str) -> DataDirError {

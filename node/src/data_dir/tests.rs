@@ -1,3 +1,5 @@
+mod examine;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 

@@ -37,7 +37,13 @@ pub(super) fn recover(
     cache_bytes: usize,
 ) -> Result<Recovered, JournalError> {
     fs::create_dir_all(dir).map_err(|error| io_error("creating", dir, error))?;
-    let mut paths = list(dir)?;
+    let Listed {
+        mut paths,
+        leftovers,
+    } = list(dir)?;
+    for path in leftovers {
+        fs::remove_file(&path).map_err(|error| io_error("removing", &path, error))?;
+    }
     let headless = take_headless(&mut paths, base)?;
     if paths.is_empty() {
         if let Some(headless) = headless {
@@ -60,17 +66,10 @@ pub(super) fn recover(
         let (mut file, header) = open_segment(&path)?;
         if at == 0 {
             published.end = header.base;
-        } else if header.base != published.end {
-            return Err(JournalError::Corrupt {
-                byte: 16,
-                what: format!(
-                    "the segment continues {:?}, the one before it ends at {:?}",
-                    header.base, published.end
-                ),
-                path,
-            });
+        } else {
+            continues(&path, header, published.end)?;
         }
-        let (byte, damage) = scan(&path, &file, header, &mut published, cache_bytes)?;
+        let (byte, damage) = scan(&path, &file, header, &mut published, cache_bytes, |_| {})?;
         let size = match damage {
             None => {
                 drop_room(&mut file, byte).map_err(|error| io_error("cutting", &path, error))?;
@@ -94,15 +93,7 @@ pub(super) fn recover(
         return Err(JournalError::Poisoned); // there was at least one path
     };
     if let Some(headless) = headless {
-        let base = published.end;
-        if headless.file_name() != Some(file_name(base).as_ref()) {
-            let what = format!("the one before it ends at {base:?}, and lacks what was durable");
-            return Err(JournalError::Corrupt {
-                path: headless,
-                byte: 0,
-                what,
-            });
-        }
+        headless_follows(&headless, published.end)?;
         remove_headless(dir, &headless)?;
     }
     // What a killed process left in the page cache is served as durable from here on, so it has to be.
@@ -116,25 +107,35 @@ pub(super) fn recover(
     })
 }
 
-/// The segments in order; files that a crash left half made are removed.
-fn list(dir: &Path) -> Result<Vec<PathBuf>, JournalError> {
+/// What a log's directory holds.
+pub(super) struct Listed {
+    /// The segments in order.
+    pub(super) paths: Vec<PathBuf>,
+    /// Files that a crash left half made.
+    pub(super) leftovers: Vec<PathBuf>,
+}
+
+pub(super) fn list(dir: &Path) -> Result<Listed, JournalError> {
     let failed = |error| io_error("listing", dir, error);
-    let mut paths = Vec::new();
+    let (mut paths, mut leftovers) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         if parse_name(&path).is_some() {
             paths.push(path);
         } else if path.extension().is_some_and(|e| e == "new") {
-            fs::remove_file(&path).map_err(|error| io_error("removing", &path, error))?;
+            leftovers.push(path);
         }
     }
     paths.sort();
-    Ok(paths)
+    Ok(Listed { paths, leftovers })
 }
 
 /// Takes off a last segment that is shorter than its header: it holds no operation, and is begun anew where it began.
 /// Its name says that everything before that was durable, so it stays until that was found.
-fn take_headless(paths: &mut Vec<PathBuf>, base: LogEnd) -> Result<Option<PathBuf>, JournalError> {
+pub(super) fn take_headless(
+    paths: &mut Vec<PathBuf>,
+    base: LogEnd,
+) -> Result<Option<PathBuf>, JournalError> {
     let Some(path) = paths.last() else {
         return Ok(None);
     };
@@ -152,6 +153,18 @@ fn take_headless(paths: &mut Vec<PathBuf>, base: LogEnd) -> Result<Option<PathBu
         });
     }
     Ok(paths.pop())
+}
+
+/// Refuses such a segment when the log ends elsewhere than where it began.
+pub(super) fn headless_follows(headless: &Path, end: LogEnd) -> Result<(), JournalError> {
+    if headless.file_name() == Some(file_name(end).as_ref()) {
+        return Ok(());
+    }
+    Err(JournalError::Corrupt {
+        path: headless.to_owned(),
+        byte: 0,
+        what: format!("the one before it ends at {end:?}, and lacks what was durable"),
+    })
 }
 
 fn remove_headless(dir: &Path, path: &Path) -> Result<(), JournalError> {
@@ -193,6 +206,21 @@ pub(super) fn read_header(file: &File, path: &Path) -> Result<Header, JournalErr
     Ok(header)
 }
 
+/// Whether a segment begins where the one before it ends.
+pub(super) fn continues(path: &Path, header: Header, end: LogEnd) -> Result<(), JournalError> {
+    if header.base == end {
+        return Ok(());
+    }
+    Err(JournalError::Corrupt {
+        path: path.to_owned(),
+        byte: 16,
+        what: format!(
+            "the segment continues {:?}, the one before it ends at {end:?}",
+            header.base
+        ),
+    })
+}
+
 /// Cuts room that was made ahead, and goes to the end.
 fn drop_room(file: &mut File, byte: u64) -> std::io::Result<()> {
     if file.seek(SeekFrom::End(0))? > byte {
@@ -202,13 +230,15 @@ fn drop_room(file: &mut File, byte: u64) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Takes in a segment's batches. Returns where they end, and what is wrong with the frame there, if there is one.
-fn scan(
+/// Takes in a segment's batches and shows each to `seen`. Returns where they end, and what is wrong with the frame
+/// there, if there is one.
+pub(super) fn scan(
     path: &Path,
     file: &File,
     header: Header,
     published: &mut Published,
     cache_bytes: usize,
+    mut seen: impl FnMut(&Batch),
 ) -> Result<(u64, Option<Damage>), JournalError> {
     let file = file
         .try_clone()
@@ -238,6 +268,7 @@ fn scan(
                 }
                 segment.note(batch.first_offset(), at);
                 published.end = end_of(&batch);
+                seen(&batch);
                 published.push_tail(batch, cache_bytes);
             }
             Err(FrameError::Io(error)) => return Err(io_error("reading", path, error)),
@@ -255,16 +286,17 @@ fn scan(
     Ok((cursor.at(), damage))
 }
 
-/// Cuts the last segment at `byte`, unless a later mark says that what stood there was durable.
-fn cut_torn_tail(
+/// Whether the last segment's damage at `byte` is a torn write: refused when a later mark says that what stood there was
+/// durable. Returns how many bytes there are from there on.
+pub(super) fn torn_bytes(
     path: &Path,
-    file: &mut File,
+    mut file: &File,
     header: Header,
     byte: u64,
     damage: &Damage,
     end: LogEnd,
-) -> Result<(), JournalError> {
-    let failed = |error| io_error("cutting", path, error);
+) -> Result<usize, JournalError> {
+    let failed = |error| io_error("reading", path, error);
     file.seek(SeekFrom::Start(byte)).map_err(failed)?;
     let mut rest = Vec::new();
     file.read_to_end(&mut rest).map_err(failed)?;
@@ -279,10 +311,24 @@ fn cut_torn_tail(
             ),
         });
     }
+    Ok(rest.len())
+}
+
+/// Cuts the last segment at `byte`, where its last write was torn.
+fn cut_torn_tail(
+    path: &Path,
+    file: &mut File,
+    header: Header,
+    byte: u64,
+    damage: &Damage,
+    end: LogEnd,
+) -> Result<(), JournalError> {
+    let failed = |error| io_error("cutting", path, error);
+    let cut_bytes = torn_bytes(path, file, header, byte, damage, end)?;
     tracing::warn!(
         file = %path.display(),
         byte,
-        cut_bytes = rest.len(),
+        cut_bytes,
         end = %end.position,
         "the journal's last write was torn ({damage}); cut at the last whole batch"
     );
