@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use credentials::{Credential, CredentialError};
-pub use flags::{Command, CommandLine, Flags, Inspect};
+pub use flags::{Command, CommandLine, Doctor, Flags, Inspect};
 pub use layers::Problem;
 pub use values::{Address, AddressError};
 

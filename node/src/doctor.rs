@@ -8,9 +8,11 @@ use std::fmt;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use vectorizer_api::client::{Client, ClientError};
+use vectorizer_api::client::{Client, ClientError, Timeouts};
 use vectorizer_api::replication::{CollectionDigest, Digests};
 use vectorizer_replication::position::Position;
+
+use crate::config::{Credential, CredentialError, Doctor};
 
 /// The exit code where all nodes hold the same.
 pub const EQUAL: u8 = 0;
@@ -33,8 +35,17 @@ pub enum Verdict {
     Different {
         /// The position.
         at: Position,
-        /// The collections that differ; empty when the digests of all collections are the same and only the whole is not.
+        /// The collections that differ; empty when it is only the catalog or the log that does.
         collections: Vec<Difference>,
+    },
+    /// The logs part: each has operations that the other never had.
+    Parted {
+        /// The last offset that they can have in common.
+        after: u64,
+        /// Where the first node is.
+        first: Position,
+        /// Where this one is.
+        other: Position,
     },
     /// In the time given, both were never at the same position, or one did not answer.
     NotCompared(String),
@@ -55,15 +66,15 @@ pub struct Difference {
 #[derive(Default)]
 struct Heard {
     at: BTreeMap<Position, Digests>,
-    last: Option<Result<Position, ClientError>>,
+    last: Option<Result<Digests, ClientError>>,
 }
 
 impl Heard {
     fn note(&mut self, answer: Result<Digests, ClientError>) {
-        self.last = Some(answer.as_ref().map(|d| d.position).map_err(Clone::clone));
-        if let Ok(digests) = answer {
-            self.at.insert(digests.position, digests);
+        if let Ok(digests) = &answer {
+            self.at.insert(digests.position, digests.clone());
         }
+        self.last = Some(answer);
         while self.at.len() > REMEMBERED {
             self.at.pop_first();
         }
@@ -74,10 +85,41 @@ impl fmt::Display for Heard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.last {
             None => f.write_str("was not asked"),
-            Some(Ok(position)) => write!(f, "was last at {position}"),
+            Some(Ok(digests)) => write!(f, "was last at {}", digests.position),
             Some(Err(error)) => write!(f, "did not answer: {error}"),
         }
     }
+}
+
+/// Why nothing was compared.
+#[derive(Debug, thiserror::Error)]
+pub enum DoctorError {
+    /// The key cannot be read.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// An address or the key is impossible.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The output takes nothing.
+    #[error("writing the report: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Compares the nodes, writes the verdicts to `out`, and returns the exit code.
+pub async fn run(what: &Doctor, out: &mut impl Write) -> Result<u8, DoctorError> {
+    let key = what.key_file.as_deref().map(Credential::open).transpose()?;
+    let key = key.map(|key| String::from_utf8_lossy(&key.current()).into_owned());
+    let mut nodes = Vec::new();
+    for url in &what.nodes {
+        let node = Client::new(url.as_str(), Timeouts::default())?;
+        nodes.push(match &key {
+            Some(key) => node.with_token(key),
+            None => node,
+        });
+    }
+    let verdicts = compare(&nodes, Duration::from_secs(what.wait)).await;
+    report(&nodes, &verdicts, out)?;
+    Ok(exit_code(&verdicts))
 }
 
 /// Compares every node with the first, for as long as `patience`. One verdict for each node but the first.
@@ -103,6 +145,17 @@ pub async fn compare(nodes: &[Client], patience: Duration) -> Vec<Verdict> {
 }
 
 fn judge(first: &Heard, other: &Heard) -> Verdict {
+    if let (Some(Ok(first)), Some(Ok(other))) = (&first.last, &other.last) {
+        let (end, other_end) = (first.position.offset, other.position.offset);
+        let after = first.history.common_end(end, &other.history, other_end);
+        if after < end.min(other_end) {
+            return Verdict::Parted {
+                after,
+                first: first.position,
+                other: other.position,
+            };
+        }
+    }
     let common = first.at.iter().rev().find_map(|(position, of_first)| {
         let of_other = other.at.get(position)?;
         Some((*position, of_first, of_other))
@@ -112,7 +165,7 @@ fn judge(first: &Heard, other: &Heard) -> Verdict {
             "never seen at the same position: the first {first}, this one {other}"
         ));
     };
-    if of_first.total == of_other.total {
+    if (of_first.chain, &of_first.digest) == (of_other.chain, &of_other.digest) {
         return Verdict::Equal(at);
     }
     Verdict::Different {
@@ -145,7 +198,7 @@ fn differences(first: &Digests, other: &Digests) -> Vec<Difference> {
 pub fn exit_code(verdicts: &[Verdict]) -> u8 {
     let codes = verdicts.iter().map(|verdict| match verdict {
         Verdict::Equal(_) => EQUAL,
-        Verdict::Different { .. } => DIFFERENT,
+        Verdict::Different { .. } | Verdict::Parted { .. } => DIFFERENT,
         Verdict::NotCompared(_) => NOT_COMPARED,
     });
     let codes: Vec<_> = codes.collect();
@@ -166,6 +219,14 @@ pub fn report(nodes: &[Client], verdicts: &[Verdict], out: &mut impl Write) -> i
         match verdict {
             Verdict::Equal(at) => writeln!(out, "{url}: equal at {at}")?,
             Verdict::NotCompared(why) => writeln!(out, "{url}: not compared: {why}")?,
+            Verdict::Parted {
+                after,
+                first,
+                other,
+            } => writeln!(
+                out,
+                "{url}: DIFFERENT: the logs part after offset {after}; the first is at {first}, this one at {other}"
+            )?,
             Verdict::Different { at, collections } => {
                 writeln!(out, "{url}: DIFFERENT at {at}")?;
                 for found in collections {
@@ -181,9 +242,63 @@ pub fn report(nodes: &[Client], verdicts: &[Verdict], out: &mut impl Write) -> i
 fn side(found: &Option<CollectionDigest>) -> String {
     match found {
         None => "none".to_owned(),
-        Some(found) => format!(
-            "{} vectors, incarnation {}, digest {}",
-            found.count, found.incarnation, found.digest
-        ),
+        Some(found) => format!("{} vectors, digest {}", found.count, found.digest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vectorizer_replication::position::{Chain, EpochStart, History};
+
+    use super::*;
+
+    fn heard(position: Position, epochs: &[(u64, u64)]) -> Heard {
+        let entries = epochs.iter().map(|(epoch, first_offset)| EpochStart {
+            epoch: *epoch,
+            first_offset: *first_offset,
+            chain: Chain::default(),
+        });
+        let mut heard = Heard::default();
+        heard.note(Ok(Digests {
+            position,
+            chain: Chain::default(),
+            history: History::new(entries.collect()).unwrap(),
+            digest: String::new(),
+            collections: Vec::new(),
+        }));
+        heard
+    }
+
+    #[test]
+    fn logs_that_part_differ_wherever_they_end_and_one_that_is_behind_does_not() {
+        let first = heard(Position::new(3, 90), &[(1, 1), (3, 61)]);
+        let parted = heard(Position::new(2, 80), &[(1, 1), (2, 51)]);
+        let behind = heard(Position::new(1, 50), &[(1, 1)]);
+        assert_eq!(
+            judge(&first, &parted),
+            Verdict::Parted {
+                after: 50,
+                first: Position::new(3, 90),
+                other: Position::new(2, 80)
+            }
+        );
+        let verdict = judge(&first, &behind);
+        assert!(matches!(verdict, Verdict::NotCompared(_)), "{verdict:?}");
+    }
+
+    #[test]
+    fn a_difference_weighs_more_than_a_node_that_could_not_be_compared() {
+        let different = Verdict::Different {
+            at: Position::new(1, 1),
+            collections: Vec::new(),
+        };
+        let open = Verdict::NotCompared(String::new());
+        let equal = Verdict::Equal(Position::new(1, 1));
+        assert_eq!(
+            exit_code(&[equal.clone(), open.clone(), different]),
+            DIFFERENT
+        );
+        assert_eq!(exit_code(&[equal.clone(), open]), NOT_COMPARED);
+        assert_eq!(exit_code(&[equal]), EQUAL);
     }
 }

@@ -6,6 +6,7 @@
 mod breakage;
 pub mod config;
 pub mod data_dir;
+pub mod doctor;
 pub mod http;
 pub mod inspect;
 pub mod journal;

@@ -4,11 +4,12 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
-use vectorizer_node::config::{Command, CommandLine, Config, Flags, Log, LogFormat};
-use vectorizer_node::{inspect, server};
+use vectorizer_node::config::{Command, CommandLine, Config, Doctor, Flags, Log, LogFormat};
+use vectorizer_node::{doctor, inspect, server};
 
 fn main() -> ExitCode {
     match CommandLine::parse().into_command() {
@@ -19,6 +20,19 @@ fn main() -> ExitCode {
                 Err(error) => fail(inspect::NOT_INSPECTED, &error),
             }
         }
+        Command::Doctor(nodes) => compare(&nodes),
+    }
+}
+
+fn compare(nodes: &Doctor) -> ExitCode {
+    let built = Builder::new_current_thread().enable_all().build();
+    let verdict = match built {
+        Ok(runtime) => runtime.block_on(doctor::run(nodes, &mut std::io::stdout().lock())),
+        Err(error) => return fail(doctor::NOT_COMPARED, &error),
+    };
+    match verdict {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => fail(doctor::NOT_COMPARED, &error),
     }
 }
 
@@ -30,10 +44,7 @@ fn serve(flags: &Flags) -> ExitCode {
     if let Err(error) = log_to_stderr(&config.log) {
         return fail(2, &error);
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &error),
     };

@@ -338,11 +338,18 @@ impl Store {
     /// The digest of each collection beside that of all. Nothing is applied meanwhile.
     pub fn digests(&self) -> StoreDigest {
         let _still = self.applier.lock();
-        let (position, total) = self.digest();
+        let Published {
+            end,
+            history,
+            digest,
+            ..
+        } = self.published.read().clone();
         let collections = self.collections();
         StoreDigest {
-            position,
-            total,
+            position: end.position,
+            chain: end.chain,
+            history,
+            total: Digest(digest),
             collections: collections
                 .into_iter()
                 .map(|c| (c.name, c.count, c.digest))

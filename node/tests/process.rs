@@ -46,3 +46,5 @@ mod samples;
 mod started;
 #[path = "process/switchover.rs"]
 mod switchover;
+#[path = "process/tools.rs"]
+mod tools;

@@ -20,7 +20,7 @@ use vectorizer_replication::position::Position;
 
 use crate::control::{Fence, Follow, Handover, Initialize, Members, Promote, State};
 use crate::error::ApiError;
-use crate::replication::{Configure, Configured, Replicas, Stats, Status};
+use crate::replication::{Configure, Configured, Digests, Replicas, Stats, Status};
 use crate::{POSITION_HEADER, ROLE_HEADER};
 
 /// Answers larger than this are not read to their end, in bytes.
@@ -253,6 +253,11 @@ impl Client {
     /// `GET /replication/stats`.
     pub async fn replication_stats(&self) -> Result<Stats, ClientError> {
         self.get("/replication/stats").await
+    }
+
+    /// `GET /replication/digest`: what the node holds, as digests at one position.
+    pub async fn replication_digest(&self) -> Result<Digests, ClientError> {
+        self.get("/replication/digest").await
     }
 
     /// `GET /replication/replicas`; refused by a replica, with the master's address.

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use vectorizer_replication::position::{Chain, History, Position};
 
 /// What a node is at the moment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -128,6 +129,41 @@ pub struct Stats {
     pub full_syncs: u64,
     /// Beyond the specification: partial syncs sent or received since the process started.
     pub partial_syncs: u64,
+}
+
+/// `GET /replication/digest`, beyond the specification: proof of what a node holds at one position. Two nodes whose
+/// position and digest are the same hold the same.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Digests {
+    /// The last operation applied.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(with = "std::collections::BTreeMap<String, u64>")
+    )]
+    pub position: Position,
+    /// The hash over the log up to there.
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    pub chain: Chain,
+    /// Epochs of the log.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<serde_json::Value>"))]
+    pub history: History,
+    /// Of everything: 32 hexadecimal digits.
+    pub digest: String,
+    /// Ordered by name.
+    pub collections: Vec<CollectionDigest>,
+}
+
+/// The digest of one collection.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct CollectionDigest {
+    /// The collection.
+    pub name: String,
+    /// Vectors in it.
+    pub count: u64,
+    /// Of all of them: 32 hexadecimal digits.
+    pub digest: String,
 }
 
 /// `GET /replication/replicas`.

@@ -30,6 +30,24 @@ pub enum Command {
     ///
     /// Exit code 0: sound. 1: damage was found. 2: not a data directory, in use, or unreadable.
     Inspect(Inspect),
+    /// Compares what running nodes hold, by digest at one position
+    ///
+    /// Exit code 0: all hold the same. 1: one holds something else. 2: one could not be compared.
+    Doctor(Doctor),
+}
+
+/// Flags of `vectorizer-node doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct Doctor {
+    /// REST addresses, such as http://10.0.0.7:15002; the others are compared with the first
+    #[arg(value_name = "URL", num_args = 2.., required = true)]
+    pub nodes: Vec<String>,
+    /// File with a key that may read
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Seconds until nodes that were never at the same position are given up
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub wait: u64,
 }
 
 /// Flags of `vectorizer-node inspect`.

@@ -2,7 +2,7 @@
 
 use vectorizer_api::control::{Fence, Follow, Handover, Initialize, Members, Promote, State};
 use vectorizer_api::data::*;
-use vectorizer_api::replication::{Configure, Configured, Replicas, Stats, Status};
+use vectorizer_api::replication::{Configure, Configured, Digests, Replicas, Stats, Status};
 
 use super::auth::Access;
 use super::endpoint::{Endpoint, Kind};
@@ -82,6 +82,13 @@ fn of_the_node() -> Vec<Endpoint> {
             replication::replicas,
         ))
         .answers::<Replicas>(),
+        Endpoint::get(
+            "/replication/digest",
+            "Proof of what this node holds at one position",
+            replication::digest,
+        )
+        .reads()
+        .answers::<Digests>(),
         Endpoint::delete(
             "/replication/replicas/{id}",
             "Forgets a replica that is gone for good",

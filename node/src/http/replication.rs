@@ -7,12 +7,15 @@ use axum::extract::State;
 use serde_json::json;
 use uuid::Uuid;
 use vectorizer_api::error::{ApiError, ErrorCode};
-use vectorizer_api::replication::{Configure, Configured, Replicas, Role, Stats, Status};
+use vectorizer_api::replication::{
+    CollectionDigest, Configure, Configured, Digests, Replicas, Role, Stats, Status,
+};
 use vectorizer_replication::roster::Forgotten;
 
 use super::Api;
 use super::answer::Refusal;
 use super::body::{At, Input};
+use crate::store::StoreDigest;
 use crate::writer::NodeState;
 
 /// `GET /replication/status`.
@@ -121,6 +124,31 @@ pub(super) async fn stats(State(api): State<Api>) -> Json<Stats> {
         replication_log_size: api.config.replication.log_size,
         full_syncs: links.full_syncs.load(Relaxed),
         partial_syncs: links.partial_syncs.load(Relaxed),
+    })
+}
+
+/// `GET /replication/digest`.
+pub(super) async fn digest(State(api): State<Api>) -> Json<Digests> {
+    let StoreDigest {
+        position,
+        chain,
+        history,
+        total,
+        collections,
+    } = api.store.digests();
+    let collections = collections.into_iter();
+    Json(Digests {
+        position,
+        chain,
+        history,
+        digest: total.to_string(),
+        collections: collections
+            .map(|(name, count, digest)| CollectionDigest {
+                name,
+                count,
+                digest: digest.to_string(),
+            })
+            .collect(),
     })
 }
 

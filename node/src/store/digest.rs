@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use vectorizer_replication::position::Position;
+use vectorizer_replication::position::{Chain, History, Position};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::config::CollectionConfig;
@@ -49,6 +49,10 @@ impl TryFrom<String> for Digest {
 pub struct StoreDigest {
     /// The position.
     pub position: Position,
+    /// The chain there.
+    pub chain: Chain,
+    /// The epochs up to there.
+    pub history: History,
     /// Of everything, the catalog included.
     pub total: Digest,
     /// Name, number of vectors and digest of each collection, ordered by name.
