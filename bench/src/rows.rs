@@ -94,9 +94,14 @@ impl Bench {
                 let written = self
                     .load()
                     .run_for(self.plan.run, || pair.master.connect())?;
-                let after = pair.converge()?.as_secs_f64() * 1e3;
+                let after = pair.converge()?.as_secs_f64();
                 let table = &mut self.table;
-                table.add(&rate, RATE, reach, pair.system, written.rate());
+                table.add(&rate, RATE, "", pair.system, written.rate());
+                let what = format!("the same until the replica has applied them, {class}");
+                let whole =
+                    written.records as f64 / (written.records as f64 / written.rate() + after);
+                table.add(&what, RATE, reach, pair.system, whole);
+                let after = after * 1e3;
                 let what = format!("last acknowledgement to applied, {class}");
                 table.add(&what, TIME, "< 5 ms", pair.system, after);
                 let what = format!("p99 of a pipeline of 32, {class}");

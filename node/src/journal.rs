@@ -11,6 +11,7 @@
 
 mod error;
 mod examine;
+mod flusher;
 mod reader;
 mod recover;
 mod segment;
@@ -20,6 +21,7 @@ use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use parking_lot::RwLock;
 use tokio::sync::watch;
@@ -31,9 +33,13 @@ pub use examine::{Examined, SegmentReport, TornTail, examine};
 pub use reader::{LogReader, Pin, ReadError};
 
 use error::{discontinuity, io_error};
+use flusher::Flusher;
 use reader::{Published, Shared};
 use recover::{Recovered, end_of, recover};
 use segment::{HEADER_LEN, Header, MARK_LEN, Segment, encode_mark, file_name};
+
+/// Bytes after which the disk begins to write what no commit has made it write.
+const FLUSH_EVERY: u64 = 8 << 20;
 
 /// How the log is kept.
 #[derive(Clone, Debug)]
@@ -83,6 +89,9 @@ pub struct Journal {
     size: u64,
     /// Up to here the file needs no more room; everything, once the system has refused to make some.
     room: u64,
+    /// Bytes that the disk has not been told to write.
+    unflushed: u64,
+    flusher: Option<Flusher>,
     header: Header,
     end: LogEnd,
     pending: Vec<Pending>,
@@ -117,10 +126,13 @@ impl Journal {
                 end: watch::Sender::new(end),
                 durable: AtomicU64::new(end.position.offset),
                 appended_bytes: AtomicU64::new(0),
+                sync_seconds: reader::sync_seconds(),
             }),
             file,
             size,
             room: size,
+            unflushed: 0,
+            flusher: None,
             marked: header.base.position.offset,
             header,
             end,
@@ -163,6 +175,12 @@ impl Journal {
         });
         self.size += len;
         self.end = end_of(batch);
+        self.unflushed += len;
+        if self.unflushed >= FLUSH_EVERY {
+            self.unflushed = 0;
+            let flusher = self.flusher.get_or_insert_with(Flusher::start);
+            flusher.begin(&self.path);
+        }
         self.shared.appended_bytes.fetch_add(len, Ordering::Relaxed);
         Ok(())
     }
@@ -195,12 +213,16 @@ impl Journal {
         if self.durable == self.end.position.offset {
             return Ok(());
         }
+        let begun = Instant::now();
         self.poisoning(|journal| {
             journal
                 .file
                 .sync_data()
                 .map_err(|error| io_error("syncing", &journal.path, error))
         })?;
+        self.unflushed = 0;
+        let took = begun.elapsed().as_secs_f64();
+        self.shared.sync_seconds.observe(took);
         self.set_durable(self.end.position.offset);
         Ok(())
     }

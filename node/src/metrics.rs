@@ -10,6 +10,7 @@ use std::time::Duration;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::TypedMetric;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
@@ -17,7 +18,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use vectorizer_api::error::ErrorCode;
-use vectorizer_api::replication::Role;
+use vectorizer_api::replication::{Replica, ReplicaStatus, Role};
 
 use crate::lease::Permit;
 use crate::link::{LinkStats, ReplicaTable};
@@ -174,6 +175,7 @@ impl Sources {
         let state = self.writer.state().borrow().clone();
         let progress = *self.writer.progress().borrow();
         let is_master = state.role == Role::Master;
+        let log = self.writer.log();
         out.gauge("is_master", "1 on the master", u64::from(is_master))?;
         out.gauge(
             "writable",
@@ -213,7 +215,22 @@ impl Sources {
         out.gauge(
             "log_first_offset",
             "Offset of the oldest operation still in the log",
-            self.writer.log().first_offset(),
+            log.first_offset(),
+        )?;
+        out.gauge(
+            "journal_bytes",
+            "Bytes of the log's files on disk",
+            log.disk_bytes(),
+        )?;
+        out.put(
+            "journal_sync_seconds",
+            "Times of the log's fsyncs",
+            &log.sync_seconds(),
+        )?;
+        out.counter(
+            "fences",
+            "Fences that raised the epoch below which nothing is accepted",
+            state.fences,
         )?;
         out.gauge(
             "durable_offset",
@@ -294,16 +311,21 @@ impl Sources {
             "Bytes received on replication links",
             read(&links.bytes_received),
         )?;
-        out.counter(
-            "full_syncs",
-            "Full syncs sent or received",
-            read(&links.full_syncs),
+        let syncs = [
+            ("full", "begun", &links.full_syncs),
+            ("full", "completed", &links.full_syncs_completed),
+            ("full", "broken_off", &links.full_syncs_broken_off),
+            ("partial", "completed", &links.partial_syncs),
+        ];
+        out.each::<ConstCounter<u64>, _>(
+            "syncs",
+            "Syncs sent or received, by kind and result",
+            syncs.map(|(kind, result, count)| {
+                let labels = [("kind", kind.to_owned()), ("result", result.to_owned())];
+                (labels, ConstCounter::new(read(count)))
+            }),
         )?;
-        out.counter(
-            "partial_syncs",
-            "Partial syncs sent or received",
-            read(&links.partial_syncs),
-        )?;
+        self.of_replicas(out, &replicas)?;
         out.counter(
             "link_connects",
             "Attempts of this replica to connect",
@@ -322,6 +344,74 @@ impl Sources {
     }
 }
 
+impl Sources {
+    /// On a master, each replica that it lists.
+    fn of_replicas(&self, out: &mut Out<'_, '_>, replicas: &[Replica]) -> fmt::Result {
+        let name = |replica: &Replica| {
+            [
+                ("replica", replica.id.to_string()),
+                ("node", replica.node.clone()),
+            ]
+        };
+        type Figure = (&'static str, &'static str, fn(&Replica) -> u64);
+        let figures: [Figure; 5] = [
+            (
+                "replica_connected",
+                "1 for a replica with a live session",
+                |r| u64::from(r.connected),
+            ),
+            (
+                "replica_lag_operations",
+                "Operations that a replica has not applied",
+                |r| r.lag_operations,
+            ),
+            (
+                "replica_lag_milliseconds",
+                "Age of the oldest operation that a replica has not applied",
+                |r| r.lag_ms,
+            ),
+            (
+                "replica_applied_offset",
+                "Offset up to which a replica has applied the log",
+                |r| r.offset,
+            ),
+            (
+                "replica_durable_offset",
+                "Offset up to which a replica has the log on its disk",
+                |r| r.durable_offset,
+            ),
+        ];
+        for (metric, help, figure) in figures {
+            let values = replicas
+                .iter()
+                .map(|r| (name(r), ConstGauge::new(figure(r))));
+            out.each(metric, help, values)?;
+        }
+        let states = replicas.iter().flat_map(|replica| {
+            ReplicaStatus::ALL.map(|state| {
+                let [id, node] = name(replica);
+                let labels = [id, node, ("status", state.as_str().to_owned())];
+                (labels, ConstGauge::new(u64::from(replica.status == state)))
+            })
+        });
+        out.each(
+            "replica_status",
+            "1 for the status that a replica has, 0 for the others",
+            states,
+        )?;
+        let sent = self.replicas.sent();
+        let sent = replicas.iter().map(|replica| {
+            let bytes = sent.get(&replica.id).copied().unwrap_or(0);
+            (name(replica), ConstCounter::new(bytes))
+        });
+        out.each(
+            "replica_sent_bytes",
+            "Bytes sent to a replica in this epoch",
+            sent,
+        )
+    }
+}
+
 struct Out<'a, 'b>(&'a mut DescriptorEncoder<'b>);
 
 impl Out<'_, '_> {
@@ -333,7 +423,25 @@ impl Out<'_, '_> {
         self.put(name, help, &ConstCounter::new(value))
     }
 
-    fn put<M: EncodeMetric + prometheus_client::metrics::TypedMetric>(
+    fn each<M: EncodeMetric + TypedMetric, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = ([(&'static str, String); N], M)>,
+    ) -> fmt::Result {
+        let mut values = values.into_iter().peekable();
+        // Without a value there is nothing to describe.
+        if values.peek().is_none() {
+            return Ok(());
+        }
+        let mut encoder = self.0.encode_descriptor(name, help, None, M::TYPE)?;
+        for (labels, value) in values {
+            value.encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn put<M: EncodeMetric + TypedMetric>(
         &mut self,
         name: &str,
         help: &str,

@@ -30,6 +30,8 @@ mod killed;
 mod lag;
 #[path = "process/load.rs"]
 mod load;
+#[path = "process/metrics.rs"]
+mod metrics;
 #[path = "process/nonsense.rs"]
 mod nonsense;
 #[path = "process/promotions.rs"]

@@ -190,6 +190,26 @@ pub enum ReplicaStatus {
     Disconnected,
 }
 
+impl ReplicaStatus {
+    /// All of them.
+    pub const ALL: [ReplicaStatus; 4] = [
+        ReplicaStatus::Connected,
+        ReplicaStatus::Syncing,
+        ReplicaStatus::Lagging,
+        ReplicaStatus::Disconnected,
+    ];
+
+    /// The word of the specification.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ReplicaStatus::Connected => "Connected",
+            ReplicaStatus::Syncing => "Syncing",
+            ReplicaStatus::Lagging => "Lagging",
+            ReplicaStatus::Disconnected => "Disconnected",
+        }
+    }
+}
+
 /// One replica as its master sees it.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -452,7 +452,10 @@ impl ReplicaSession {
     }
 
     fn acknowledge(&mut self, now: Millis) {
-        let due = self.ack_at.is_none_or(|at| now >= at + ACK_EVERY);
+        // Once everything that came is on disk and applied, somebody may wait for just that, and nothing more comes by itself.
+        let end = self.next.position.offset;
+        let complete = self.ack.durable == end && self.ack.applied == end;
+        let due = complete || self.ack_at.is_none_or(|at| now >= at + ACK_EVERY);
         if self.is_live() && self.ack != self.ack_sent && due {
             self.ack_sent = self.ack;
             self.ack_at = Some(now);

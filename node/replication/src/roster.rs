@@ -57,6 +57,8 @@ pub struct View {
     pub ack: Ack,
     /// Unix time in ms when it was last heard.
     pub heard_unix_ms: u64,
+    /// Bytes sent to it in this epoch.
+    pub sent: u64,
 }
 
 /// What came of forgetting a replica.
@@ -88,6 +90,7 @@ struct Entry {
     ack: Ack,
     heard: Millis,
     heard_unix_ms: u64,
+    sent: u64,
 }
 
 impl Roster {
@@ -118,6 +121,7 @@ impl Roster {
             ack,
             heard: now,
             heard_unix_ms: unix_ms,
+            sent: self.entries.get(&id).map_or(0, |e| e.sent),
         };
         self.entries.insert(id, entry);
         if self.entries.len() > MAX_LISTED {
@@ -141,6 +145,13 @@ impl Roster {
         if let Some(entry) = self.current(node_id, session) {
             entry.heard = now;
             entry.heard_unix_ms = unix_ms;
+        }
+    }
+
+    /// So many bytes were sent to a replica.
+    pub fn sent(&mut self, node_id: Uuid, session: SessionNumber, bytes: u64) {
+        if let Some(entry) = self.current(node_id, session) {
+            entry.sent += bytes;
         }
     }
 
@@ -244,6 +255,7 @@ impl Roster {
             lag_operations: self.end.saturating_sub(entry.ack.applied),
             ack: entry.ack,
             heard_unix_ms: entry.heard_unix_ms,
+            sent: entry.sent,
         }
     }
 

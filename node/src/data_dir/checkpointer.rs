@@ -1,7 +1,7 @@
 //! The thread that writes checkpoints while writes go on.
 //!
-//! A checkpoint is due when the log behind the last one has grown to 256 MiB or to half of the store, whichever is more;
-//! or, so that a small `log_size` can be kept to, when it has half of `log_size` operations and a quarter of the store's
+//! A checkpoint is due when the log behind the last one has grown to half of the store, and at least to 1 GiB or to the
+//! sixteenth part of a smaller disk; or, so that a small `log_size` can be kept to, when it has half of `log_size` operations and a quarter of the store's
 //! size. So a restart replays little, and what checkpoints write stays within a small multiple of what the log does.
 
 use std::fs;
@@ -21,8 +21,8 @@ use crate::store::{SnapshotError, Store};
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long it waits after one failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
-/// Log behind a checkpoint, in bytes, below which a large store needs no new one.
-const MANY_BYTES: u64 = 256 << 20;
+/// Log behind a checkpoint, in bytes, below which a store needs no new one: replayed within a few seconds.
+const MANY_BYTES: u64 = 1 << 30;
 /// Checkpoints that are kept: the second is for a newest one that turns out damaged, and for undoing.
 const KEPT: usize = 2;
 
@@ -90,9 +90,15 @@ impl Drop for Checkpointer {
     }
 }
 
-/// Whether a checkpoint is due after so many operations and bytes, with a store of `store_bytes`.
-fn is_due(operations: u64, bytes: u64, store_bytes: u64, log_size: u64) -> bool {
-    let many = bytes >= MANY_BYTES.max(store_bytes / 2);
+/// Whether a checkpoint is due after so many operations and bytes, with a store of `store_bytes` on a disk of
+/// `disk_bytes`, 0 where that is not known.
+fn is_due(operations: u64, bytes: u64, store_bytes: u64, log_size: u64, disk_bytes: u64) -> bool {
+    let disk = if disk_bytes == 0 {
+        u64::MAX
+    } else {
+        disk_bytes
+    };
+    let many = bytes >= MANY_BYTES.min(disk / 16).max(store_bytes / 2);
     let circular = operations >= (log_size / 2).max(1) && bytes >= store_bytes / 4;
     operations > 0 && (many || circular)
 }
@@ -153,7 +159,8 @@ impl Work {
         let operations = self.store.applied().offset.saturating_sub(newest);
         let bytes = self.log.appended_bytes().wrapping_sub(self.bytes_before);
         let log_size = self.data.inner.options.log_size;
-        is_due(operations, bytes, self.store.bytes(), log_size)
+        let disk = self.data.free_space().map_or(0, |space| space.of);
+        is_due(operations, bytes, self.store.bytes(), log_size, disk)
     }
 
     fn is_stopped(&self) -> bool {
@@ -224,21 +231,23 @@ mod tests {
 
     #[test]
     fn a_checkpoint_is_due_by_bytes_or_by_operations_but_not_for_a_trifle() {
-        for (operations, bytes, store_bytes, log_size, expected) in [
-            (0, 0, 0, 1_000, false),
-            (1, 200 * MIB, 0, 1_000_000, false),
-            (1, 256 * MIB, 0, 1_000_000, true),
-            (1, 300 * MIB, GIB, 1_000_000, false),
-            (1, 512 * MIB, GIB, 1_000_000, true),
-            (500_000, MIB, MIB, 1_000_000, true),
-            (499_999, MIB, MIB, 1_000_000, false),
-            (500_000, MIB, GIB, 1_000_000, false),
-            (1, 10, 0, 1, true),
+        for (operations, bytes, store_bytes, log_size, disk, expected) in [
+            (0, 0, 0, 1_000, 0, false),
+            (1, 1000 * MIB, 0, 1_000_000, 0, false),
+            (1, 1024 * MIB, 0, 1_000_000, 0, true),
+            (1, 1024 * MIB, 4 * GIB, 1_000_000, 0, false),
+            (1, 2048 * MIB, 4 * GIB, 1_000_000, 0, true),
+            (1, 600 * MIB, 0, 1_000_000, 10 * GIB, false),
+            (1, 640 * MIB, 0, 1_000_000, 10 * GIB, true),
+            (500_000, MIB, MIB, 1_000_000, 0, true),
+            (499_999, MIB, MIB, 1_000_000, 0, false),
+            (500_000, MIB, GIB, 1_000_000, 0, false),
+            (1, 10, 0, 1, 0, true),
         ] {
             assert_eq!(
-                is_due(operations, bytes, store_bytes, log_size),
+                is_due(operations, bytes, store_bytes, log_size, disk),
                 expected,
-                "{operations} {bytes} {store_bytes} {log_size}"
+                "{operations} {bytes} {store_bytes} {log_size} {disk}"
             );
         }
     }

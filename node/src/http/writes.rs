@@ -240,6 +240,7 @@ mod tests {
             covered: Position::ZERO,
             master_since: None,
             handed_over_at: None,
+            fences: 0,
             fault: None,
         }
     }

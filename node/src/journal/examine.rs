@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use vectorizer_replication::position::LogEnd;
 
 use super::error::{JournalError, io_error};
-use super::reader::{LogReader, Published, Shared};
+use super::reader::{LogReader, Published, Shared, sync_seconds};
 use super::recover::{
     Listed, continues, headless_follows, list, read_header, scan, take_headless, torn_bytes,
 };
@@ -207,6 +207,7 @@ fn reader_of(published: Published) -> LogReader {
             end: watch::Sender::new(end),
             durable: AtomicU64::new(end.position.offset),
             appended_bytes: AtomicU64::new(0),
+            sync_seconds: sync_seconds(),
         }),
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::watch;
 use vectorizer_replication::batch::{Batch, BatchError};
 use vectorizer_replication::position::{Chain, LogEnd};
@@ -143,6 +144,15 @@ pub(super) struct Shared {
     pub(super) end: watch::Sender<LogEnd>,
     pub(super) durable: AtomicU64,
     pub(super) appended_bytes: AtomicU64,
+    pub(super) sync_seconds: Histogram,
+}
+
+/// Times of fsyncs in seconds, by upper bounds from 0.1 ms on.
+pub(super) fn sync_seconds() -> Histogram {
+    const BOUNDS: [f64; 11] = [
+        0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 5.0,
+    ];
+    Histogram::new(BOUNDS)
 }
 
 /// Reads the log beside its writer, up to what was published.
@@ -155,6 +165,22 @@ impl LogReader {
     /// First offset there is; one after the end when the log is empty.
     pub fn first_offset(&self) -> u64 {
         self.shared.state.read().first_offset()
+    }
+
+    /// How long fsyncs took; clones count together.
+    pub fn sync_seconds(&self) -> Histogram {
+        self.shared.sync_seconds.clone()
+    }
+
+    /// Bytes of its files on disk, room ahead included. One system call for each file.
+    pub fn disk_bytes(&self) -> u64 {
+        let paths: Vec<_> = {
+            let state = self.shared.state.read();
+            state.segments.iter().map(|s| s.path.clone()).collect()
+        };
+        // A file that is gone meanwhile takes no room.
+        let lengths = paths.iter().filter_map(|p| std::fs::metadata(p).ok());
+        lengths.map(|meta| meta.len()).sum()
     }
 
     /// The last operation published, and the chain after it.

@@ -47,6 +47,8 @@ struct Feed<'a> {
     seat: Option<Seat>,
     lookup: Option<JoinHandle<Lookup>>,
     scan: Option<Scan>,
+    /// Whether this replica's full sync is not complete yet.
+    copying: bool,
     /// When a watermark of the replica last moved, or its full sync began.
     progressed: Instant,
     /// The session waits for the scan's next piece.
@@ -85,6 +87,7 @@ pub(super) async fn feed(
         seat: None,
         lookup: None,
         scan: None,
+        copying: false,
         progressed: Instant::now(),
         wants_piece: false,
         closed: None,
@@ -107,7 +110,11 @@ pub(super) async fn feed(
                 feed.received(&mut inbox);
             }
             written = feed.outbox.write_some(), if !feed.outbox.is_empty() => {
-                LinkStats::add(&context.stats.bytes_sent, written? as u64);
+                let count = written? as u64;
+                LinkStats::add(&context.stats.bytes_sent, count);
+                if let Some(seat) = &feed.seat {
+                    seat.sent(count);
+                }
             }
             changed = moved.changed() => {
                 if changed.is_err() {
@@ -170,7 +177,10 @@ impl Feed<'_> {
                     );
                     let stats = &self.context.stats;
                     match kind {
-                        SyncKind::Full(_) => LinkStats::add(&stats.full_syncs, 1),
+                        SyncKind::Full(_) => {
+                            LinkStats::add(&stats.full_syncs, 1);
+                            self.copying = true;
+                        }
                         SyncKind::Partial => LinkStats::add(&stats.partial_syncs, 1),
                     }
                     let address = self.peer.to_string();
@@ -189,6 +199,9 @@ impl Feed<'_> {
                     tracing::info!(peer = %self.peer, "replication: first sync complete");
                     // The log is held no longer: the replica keeps up from here, or begins again.
                     self.scan = None;
+                    if std::mem::take(&mut self.copying) {
+                        LinkStats::add(&self.context.stats.full_syncs_completed, 1);
+                    }
                     if let Some(seat) = &self.seat {
                         seat.synced();
                     }
@@ -309,6 +322,14 @@ impl Feed<'_> {
 
     fn failed(&mut self, what: String) {
         self.session.handle(clock::now(), Input::Failed(what));
+    }
+}
+
+impl Drop for Feed<'_> {
+    fn drop(&mut self) {
+        if self.copying {
+            LinkStats::add(&self.context.stats.full_syncs_broken_off, 1);
+        }
     }
 }
 

@@ -90,6 +90,8 @@ struct Receive<'a> {
     joined: bool,
     /// A snapshot has begun and was not handed over to its end.
     loading: bool,
+    /// Whether a full sync of this session is not complete yet.
+    copying: bool,
     /// The epoch that the master was accepted with; from then on this node promises as much.
     epoch: Option<u64>,
     end: Option<End>,
@@ -124,6 +126,7 @@ impl<'a> Receive<'a> {
             sink: Sink::new(context.writer.clone()),
             joined: false,
             loading: false,
+            copying: false,
             epoch: None,
             end: None,
         }
@@ -137,6 +140,14 @@ impl<'a> Receive<'a> {
         // Whatever the writer still does for this session is part of what the next greeting says.
         self.sink.finish().await;
         let syncing = self.loading || state.borrow().syncing;
+        if self.copying {
+            let stats = &self.context.stats;
+            let counter = match syncing {
+                true => &stats.full_syncs_broken_off,
+                false => &stats.full_syncs_completed,
+            };
+            LinkStats::add(counter, 1);
+        }
         Outcome {
             joined: self.joined,
             synced: self.joined && !syncing,
@@ -268,6 +279,7 @@ impl<'a> Receive<'a> {
         let stats = &self.context.stats;
         self.joined = true;
         self.loading = full;
+        self.copying = full;
         stats.connected.store(true, Ordering::Relaxed);
         let counter = if full {
             &stats.full_syncs
@@ -318,6 +330,10 @@ impl<'a> Receive<'a> {
         };
         self.session.handle(clock::now(), input);
         let stats = &self.context.stats;
+        if self.copying && !syncing && !self.loading {
+            self.copying = false;
+            LinkStats::add(&stats.full_syncs_completed, 1);
+        }
         let master_end = self.session.master_end();
         LinkStats::set(&stats.master_offset, master_end.offset);
         if self.session.is_live() && !syncing && progress.applied >= master_end {

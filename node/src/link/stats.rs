@@ -16,6 +16,10 @@ pub struct LinkStats {
     pub snapshot_size: AtomicU64,
     /// Full syncs begun.
     pub full_syncs: AtomicU64,
+    /// Full syncs after which the replica's copy was whole.
+    pub full_syncs_completed: AtomicU64,
+    /// Full syncs that ended before that.
+    pub full_syncs_broken_off: AtomicU64,
     /// Partial syncs begun: sessions that went on from the log.
     pub partial_syncs: AtomicU64,
     /// Attempts of this replica to connect.

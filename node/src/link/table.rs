@@ -88,6 +88,15 @@ impl ReplicaTable {
         views.into_iter().map(replica).collect()
     }
 
+    /// Bytes sent to each replica in this epoch.
+    pub fn sent(&self) -> HashMap<Uuid, u64> {
+        let views = self.roster.lock().list(clock::now());
+        views
+            .into_iter()
+            .map(|v| (v.peer.node_id, v.sent))
+            .collect()
+    }
+
     /// Number of live sessions.
     pub fn connected(&self) -> usize {
         self.roster.lock().connected()
@@ -281,6 +290,11 @@ impl Seat {
         let (now, unix_ms) = (clock::now(), clock::unix_ms());
         let mut roster = self.table.roster.lock();
         roster.heard(self.node_id, self.session, now, unix_ms);
+    }
+
+    pub(super) fn sent(&self, bytes: u64) {
+        let mut roster = self.table.roster.lock();
+        roster.sent(self.node_id, self.session, bytes);
     }
 
     pub(super) fn acked(&self, ack: Ack) {

@@ -146,6 +146,8 @@ impl Writer {
         }
         let transition = self.decide(command)?;
         let effect = transition.effect;
+        let raises = transition.promised > self.role.state().promised;
+        self.fences += u64::from(raises && matches!(command, Command::Fence { .. }));
         if matches!(effect, Effect::OpenEpoch(_)) {
             // Its first record would end the process. Nothing has changed yet.
             self.room_for(0, false)

@@ -39,6 +39,8 @@ pub struct NodeState {
     pub master_since: Option<Instant>,
     /// When this process handed its mastership over.
     pub handed_over_at: Option<Instant>,
+    /// Fences, since the process began, that raised the epoch below which nothing is accepted.
+    pub fences: u64,
     /// Why a replica does not follow its master, when that is not for lack of a connection.
     pub fault: Option<Fault>,
 }
@@ -93,6 +95,7 @@ impl NodeState {
             handing_over: false,
             master_since: None,
             handed_over_at: None,
+            fences: 0,
             fault: None,
         }
     }

@@ -133,6 +133,7 @@ pub(super) struct Writer {
     pub(super) handed_over_at: Option<Instant>,
     master_since: Option<Instant>,
     pub(super) fault: Option<Fault>,
+    pub(super) fences: u64,
     durable: u64,
     synced_at: Instant,
     waiting: VecDeque<Waiting>,
@@ -179,6 +180,7 @@ impl Writer {
             handed_over_at: None,
             master_since: None,
             fault: None,
+            fences: 0,
             durable: end.position.offset,
             synced_at: Instant::now(),
             waiting: VecDeque::new(),
@@ -460,6 +462,7 @@ impl Writer {
             master_since: self.master_since.filter(|_| self.writing.is_some()),
             handed_over_at: self.handed_over_at,
             fault: self.fault.clone(),
+            fences: self.fences,
         });
     }
 

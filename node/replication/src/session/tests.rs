@@ -583,6 +583,30 @@ fn nothing_is_acknowledged_before_the_driver_reports_it() {
 }
 
 #[test]
+fn what_is_complete_is_acknowledged_within_the_same_millisecond_and_the_rest_coalesced() {
+    let mut pair = Setup::default().pair(log(3, 1), Vec::new());
+    pair.takes = false;
+    let mut pair = pair.run();
+    let mut report = |durable: u64| {
+        pair.replica.handle(50, replica::Input::Taken(3));
+        let applied = end(&log(3, 1)).position;
+        pair.replica.handle(
+            50,
+            replica::Input::Progress {
+                durable,
+                applied,
+                syncing: false,
+            },
+        );
+        pair.settle();
+        (pair.acked.taken, pair.acked.durable)
+    };
+    assert_eq!(report(0), (3, 0), "the first after a pause");
+    assert_eq!(report(2), (3, 0), "in the same millisecond");
+    assert_eq!(report(3), (3, 3), "nothing else comes by itself");
+}
+
+#[test]
 fn while_a_snapshot_is_being_installed_old_data_is_not_acknowledged() {
     let setup = Setup {
         first: 5,

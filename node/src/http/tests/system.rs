@@ -89,7 +89,7 @@ async fn metrics_count_requests_by_endpoint_and_show_the_node() {
             "vectorizer_is_master 1",
             "vectorizer_writable 1",
             "vectorizer_applied_offset 1",
-            "vectorizer_full_syncs_total 0",
+            "vectorizer_syncs_total{kind=\"full\",result=\"begun\"} 0",
             "# EOF",
         ] {
             assert!(text.contains(line), "{line} not in\n{text}");
