@@ -56,6 +56,9 @@ pub struct State {
     /// On a master, the acknowledgements on record.
     #[serde(default)]
     pub acks: u32,
+    /// On a master, whether the members and acknowledgements that it goes by are those on record.
+    #[serde(default = "settled")]
+    pub settled: bool,
     /// On a master, the offset up to which that many replicas have acknowledged; 0 while none are asked for.
     #[serde(default)]
     pub covered: u64,
@@ -64,6 +67,11 @@ pub struct State {
     pub unlike: Option<String>,
     /// Version of the node's program.
     pub version: String,
+}
+
+/// Of a node that does not say.
+fn settled() -> bool {
+    true
 }
 
 /// `POST /control/initialize`: makes an empty node the first master of a new cluster, once in the cluster's life.

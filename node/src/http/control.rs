@@ -27,11 +27,16 @@ pub(super) async fn state(From(api): From<Api>) -> Json<State> {
     let now = api.writer.state().borrow().clone();
     let progress = *api.writer.progress().borrow();
     let is_master = now.role == Role::Master;
-    let record = api.replicas.with_membership(|m| m.on_record().clone());
-    let record = record.filter(|_| is_master).unwrap_or_default();
+    let record = api
+        .replicas
+        .with_membership(|m| (m.on_record().clone(), m.in_use() == m.on_record()));
+    let (record, settled) = record
+        .filter(|_| is_master)
+        .unwrap_or_else(|| (Concern::default(), true));
     Json(State {
         members: record.members.into_iter().collect(),
         acks: record.acks,
+        settled,
         covered: if is_master { api.replicas.covered() } else { 0 },
         node: api.config.node.name.clone(),
         node_id: now.node_id,

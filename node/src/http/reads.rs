@@ -9,6 +9,7 @@ use axum::http::HeaderMap;
 use serde_json::json;
 use vectorizer_api::POSITION_HEADER;
 use vectorizer_api::error::{ApiError, ErrorCode};
+use vectorizer_api::replication::Role;
 use vectorizer_replication::position::Position;
 
 use super::Api;
@@ -50,7 +51,11 @@ pub(super) fn unlike(found: &str) -> String {
 
 async fn wait_for(api: &Api, wanted: Position) -> Result<(), ApiError> {
     let mut applied = api.store.subscribe_applied();
-    let reached = applied.wait_for(|applied| applied.offset >= wanted.offset);
+    // A former master may be beyond that offset in an older epoch: it has yet to learn of the newer one.
+    let leads = api.writer.state().borrow().role == Role::Master && api.0.permit.holds();
+    let reached = applied.wait_for(|applied| {
+        applied.offset >= wanted.offset && (leads || applied.epoch >= wanted.epoch)
+    });
     match tokio::time::timeout(LONGEST_WAIT, reached).await {
         Ok(Ok(_)) => {}
         Ok(Err(_)) => {

@@ -19,6 +19,7 @@ use vectorizer_api::{ACKS_HEADER, FORWARDED_HEADER};
 use super::Api;
 use super::answer::{Held, Refusal, invalid, refuse};
 use super::forward::{Forwarded, forward};
+use crate::config::Durability;
 use crate::writer::{NodeState, WriteReply, WriteRequest};
 
 /// A write is held no longer than this.
@@ -82,7 +83,7 @@ fn not_master(state: &NodeState) -> ApiError {
 pub(super) async fn admit(api: &Api, parts: Parts, bytes: Bytes, next: Next) -> Response {
     let deadline = Instant::now() + LONGEST_HOLD;
     let forwarded = parts.headers.contains_key(FORWARDED_HEADER);
-    let asked = match asked(&parts) {
+    let asked = match asked(api, &parts) {
         Ok(asked) => asked,
         Err(error) => return refuse(&error),
     };
@@ -136,12 +137,19 @@ pub(super) async fn admit(api: &Api, parts: Parts, bytes: Bytes, next: Next) -> 
 }
 
 /// Acknowledgements that a request asks for by its header; 0 without.
-fn asked(parts: &Parts) -> Result<u32, ApiError> {
+fn asked(api: &Api, parts: &Parts) -> Result<u32, ApiError> {
     let Some(value) = parts.headers.get(ACKS_HEADER) else {
         return Ok(0);
     };
     let number = value.to_str().ok().and_then(|text| text.parse().ok());
-    number.ok_or_else(|| invalid(ACKS_HEADER, "expected a whole number, such as 1"))
+    match number {
+        Some(1..) if api.config.storage.durability != Durability::Always => Err(invalid(
+            ACKS_HEADER,
+            "this node answers before its own disk has a write: set storage.durability to always, or leave the header out",
+        )),
+        Some(number) => Ok(number),
+        None => Err(invalid(ACKS_HEADER, "expected a whole number, such as 1")),
+    }
 }
 
 /// Why a write cannot be acknowledged by as many replicas as it needs; `None` when it can.

@@ -142,8 +142,17 @@ impl Writer {
         let offset = offset.min(self.journal.durable());
         if offset > own.covered.offset {
             let epoch = own.history.epoch_at(offset);
-            self.save_role(|role| role.covered = Position { epoch, offset });
-            self.publish_state();
+            match self
+                .role
+                .update(|role| role.covered = Position { epoch, offset })
+            {
+                Ok(()) => self.publish_state(),
+                // The next heartbeat says it again; the process must not die of it.
+                Err(error @ RoleError::Unwritten { .. }) => {
+                    tracing::warn!(%error, "what is covered was not noted");
+                }
+                Err(error) => abort(&error),
+            }
         }
         Ok(())
     }

@@ -139,12 +139,14 @@ impl Writer {
 
     /// Whether this node may take the write at all. Returns the epoch to write it in.
     fn admit(&self) -> Result<u64, WriteError> {
+        // What came while this node was still the master and is looked at after the handover goes to the next one.
+        let handed_over = self.writing.is_none() && self.handed_over_at.is_some();
+        if self.hold.is_some() || handed_over {
+            return Err(WriteError::HandingOver);
+        }
         let Some(epoch) = self.writing else {
             return Err(WriteError::Api(self.not_master()));
         };
-        if self.hold.is_some() {
-            return Err(WriteError::HandingOver);
-        }
         if !self.permit.holds() {
             return Err(WriteError::new(
                 ErrorCode::Fenced,

@@ -50,14 +50,23 @@ pub(super) fn settle(draft: &mut Draft<'_>) {
         members.extend(&record.members);
         let joined = replicas(&members);
         acks = wanted.min(joined);
+        let new = record.members.is_empty();
         let text = format!(
             "writeConcern.acks is {wanted} and {} replicas hold data: waiting for more to join",
             replicas(&self::members(world, &Concern::default()))
         );
         draft.wait(Severity::Trouble, reason::WRITE_CONCERN_PENDING, text);
+        if new {
+            // As long as nothing is recorded, nodes go by their file, which asks for all that is wanted.
+            return;
+        }
     }
     let concern = Concern { members, acks };
-    if concern == *record || !concern.members.contains(&state.node_id) {
+    // A master that never heard how its change ended may still go by something stricter than what is recorded.
+    let known = state.settled
+        && state.acks == record.acks
+        && state.members.iter().copied().collect::<BTreeSet<_>>() == record.members;
+    if concern == *record && known || !concern.members.contains(&state.node_id) {
         return;
     }
     if let Some(to) = draft.peer(master) {

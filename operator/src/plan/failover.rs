@@ -263,7 +263,10 @@ fn returned(
 fn fence(draft: &mut Draft<'_>, epoch: u64) -> bool {
     let mut any = false;
     for member in &draft.world.members {
-        let open = member.state().is_some_and(|s| s.promised_epoch < epoch);
+        let ours = |cluster: &Option<_>| cluster.is_none() || *cluster == draft.memory.cluster;
+        let open = member
+            .state()
+            .is_some_and(|s| s.promised_epoch < epoch && ours(&s.cluster));
         if let Some(to) = draft.peer(member).filter(|_| open) {
             draft.steps.push(Step::Fence { to, epoch });
             any = true;
@@ -298,7 +301,10 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
     if grant.epoch != target.epoch {
         return vacate(draft, target);
     }
-    if fence(draft, target.epoch) {
+    let (promised, needed) = quorum(world, &grant.concern, Some(target.epoch));
+    // One that answers and cannot promise, its disk hanging, is not waited for for ever.
+    let patient = seconds_since(draft.now(), &target.step_at) < STRAGGLER_SECS;
+    if fence(draft, target.epoch) && (patient || promised < needed) {
         draft.fast = true;
         return draft.wait(
             Severity::Trouble,
@@ -306,7 +312,6 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
             "members promise to accept nothing older",
         );
     }
-    let (promised, needed) = quorum(world, &grant.concern, Some(target.epoch));
     if promised < needed {
         let text = too_few(&grant.concern, promised, needed);
         return draft.wait(Severity::Blocked, reason::PROMOTION_WAITS, text);
@@ -315,7 +320,7 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
         m.state().is_none() && m.seen.as_ref().is_some_and(|p| p.ready && !p.deleting)
     };
     if let Some(straggler) = world.members.iter().find(awaited)
-        && seconds_since(draft.now(), &target.step_at) < STRAGGLER_SECS
+        && patient
     {
         let text = format!(
             "{} is ready but does not answer; it may hold the most",
@@ -323,16 +328,19 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
         );
         return draft.wait(Severity::Trouble, reason::PROMOTION_WAITS, text);
     }
-    let candidates = candidates(world, &grant.concern);
+    let has_promised = |m: &Member| m.state().is_some_and(|s| s.promised_epoch >= target.epoch);
+    let promisers = candidates(world, &grant.concern).filter(|(m, _)| has_promised(m));
     // Of those that hold the same: one whose data is sound, the one that was asked for, one that stays, the first.
+    let sound = |m: &Member| m.state().is_some_and(|s| s.unlike.is_none());
     let rank = |m: &Member| {
-        let sound = m.state().is_some_and(|s| s.unlike.is_none());
         let wanted = target.wanted.as_ref() == Some(&m.pod);
-        (sound, wanted, world.is_wanted(m))
+        (sound(m), wanted, world.is_wanted(m))
     };
-    let best = candidates
+    // Where nothing is promised about acknowledged writes, sound data comes before more of it.
+    let asynchronous = grant.concern.acks == 0;
+    let best = promisers
         .rev()
-        .max_by_key(|(m, position)| (*position, rank(m)));
+        .max_by_key(|(m, position)| (asynchronous && sound(m), *position, rank(m)));
     let Some((member, position)) = best else {
         return draft.wait(
             Severity::Blocked,
@@ -340,6 +348,14 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
             "no node that holds data answers",
         );
     };
+    if let Some(found) = member.state().and_then(|s| s.unlike.as_ref()) {
+        let text = format!(
+            "{} holds the most, and its data was found not to be its master's ({found}): restart its pod if that data \
+             is to be used as it is",
+            member.pod
+        );
+        return draft.wait(Severity::Blocked, reason::NO_CANDIDATE, text);
+    }
     let (Some(to), Some(holder), Some(cluster)) =
         (draft.peer(member), holder_of(member), draft.memory.cluster)
     else {

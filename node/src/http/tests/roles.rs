@@ -63,6 +63,22 @@ async fn a_node_without_data_answers_no_reads_and_is_not_ready() {
 }
 
 #[tokio::test]
+async fn a_former_master_does_not_call_lost_what_a_newer_epoch_holds() {
+    let node = Node::with_collection().await;
+    let follow = Command::Follow {
+        cluster: CLUSTER,
+        epoch: 7,
+        master_address: "10.0.0.1:7001".to_owned(),
+        master_url: None,
+    };
+    node.api.writer.command(follow).await.unwrap();
+    // Its own log is as long, in an older epoch.
+    let newer = Position::new(7, node.end().offset).to_string();
+    let error = node.send(reading(&newer)).await.error();
+    assert_eq!(error.error_type, ErrorCode::Unavailable, "{error}");
+}
+
+#[tokio::test]
 async fn a_copy_that_is_unlike_its_masters_is_not_read_and_not_promoted() {
     let node = Node::master().await;
     let epoch = node.get("/replication/status").await.good()["epoch"]

@@ -130,6 +130,9 @@ async fn a_replica_that_keeps_what_its_master_lacks_may_be_promoted() {
     let (a, b) = two_dirs();
     let (_from, to, session) = pair(&a, &b).await;
     let at = to.writer.progress().borrow().end.position;
+    let mut progress = to.writer.progress();
+    let durable = progress.wait_for(|p| p.durable >= at.offset).await;
+    drop(durable.unwrap());
     to.writer.covered(session, at.offset).await.unwrap();
     let before = Position::new(at.epoch, at.offset - 1);
     let refused = to.writer.truncate(session, before).await.unwrap_err();

@@ -317,6 +317,7 @@ fn state(pod: &str, position: Position) -> State {
         connected: true,
         members: Vec::new(),
         acks: 0,
+        settled: true,
         covered: 0,
         unlike: None,
         version: "test".into(),

@@ -6,6 +6,7 @@ use super::model::{Model, spec};
 use crate::crd::{PromoteMode, PromotionResult, WriteConcern, WriteLevel};
 use crate::plan::Step;
 use crate::world::Set;
+use crate::world::parse_pod;
 
 fn wants(model: &mut Model, acks: u32) {
     model.cluster.spec.write_concern = Some(WriteConcern {
@@ -57,6 +58,72 @@ fn a_cluster_that_starts_with_a_write_concern_has_it_on_record_once_its_replicas
     );
     let remembered = model.status.write_concern.clone().unwrap();
     assert_eq!((remembered.members.len(), remembered.acks), (3, 2));
+}
+
+#[test]
+fn a_new_cluster_asks_for_all_acknowledgements_until_enough_replicas_have_joined() {
+    let mut model = Model::new(2);
+    wants(&mut model, 2);
+    for _ in 0..40 {
+        model.pass();
+        // Nothing but the nodes' own file says how many: less is never recorded.
+        let recorded = model.concern();
+        assert!(
+            recorded.members.is_empty() || recorded.acks == 2,
+            "{recorded:?}"
+        );
+        for replica in ["demo-replica-0", "demo-replica-1"] {
+            if let Some(node) = model.nodes.get_mut(&parse_pod("demo", replica).unwrap()) {
+                node.stalled = true;
+            }
+        }
+    }
+    assert!(model.concern().members.is_empty());
+    for replica in ["demo-replica-0", "demo-replica-1"] {
+        model.node(replica).stalled = false;
+    }
+    model.settle();
+    assert_eq!(model.concern().acks, 2);
+}
+
+#[test]
+fn a_master_that_never_heard_how_its_change_ended_is_told_again() {
+    let mut model = healthy(3, 1);
+    let master = master(&model);
+    model.node(&master).settled = false;
+    let plan = model.pass();
+    let told = |step: &Step| matches!(step, Step::Members { to, .. } if to.pod == master);
+    assert!(plan.steps.iter().any(told), "{:?}", plan.steps);
+    model.node(&master).settled = true;
+    assert!(!model.pass().steps.iter().any(told));
+}
+
+#[test]
+fn a_member_that_answers_and_cannot_promise_does_not_keep_a_failover_from_ending() {
+    for acks in [0, 1] {
+        let mut model = healthy(4, acks.max(1));
+        if acks == 0 {
+            wants(&mut model, 0);
+            model.settle();
+        }
+        let (lost, stuck) = (master(&model), replicas(&model)[0].clone());
+        model.kill(&lost);
+        model.node(&stuck).hangs = true;
+        model.ask("a", PromoteMode::Failover, None);
+        // Of four members with one acknowledgement, three have to promise: two can.
+        if acks == 1 {
+            model.revive(&lost);
+            model.node(&lost).hangs = false;
+        }
+        for _ in 0..60 {
+            model.pass();
+            model.pass_time(1_000);
+        }
+        let master = model
+            .master()
+            .unwrap_or_else(|| panic!("{:#?}", model.status));
+        assert_ne!(master, stuck);
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use vectorizer_api::position::{Chain, History, Position};
 use vectorizer_api::replication::{Replica, ReplicaStatus, Role};
 use vectorizer_replication::command::{Command, Effect, HandedOver, RoleFacts, Standing, decide};
 
-use crate::crd::{Amount, ClusterStatus, Promote, PromoteMode, VectorizerClusterSpec};
+use crate::crd::{Amount, ClusterStatus, Promote, PromoteMode, TargetStep, VectorizerClusterSpec};
 use crate::names;
 use crate::plan::{At, Expect, Memory, Plan, Step, plan};
 use crate::world::{
@@ -35,6 +35,10 @@ pub(crate) struct Node {
     pub(crate) stalled: bool,
     /// Whether the operator cannot reach it, although it runs.
     pub(crate) hidden: bool,
+    /// Whether it answers questions and no commands, as its disk hangs.
+    pub(crate) hangs: bool,
+    /// Whether, as master, it goes by what is on record.
+    pub(crate) settled: bool,
     /// What of its data was found to be unlike its master's.
     pub(crate) unlike: Option<String>,
     /// Until when its last renewal permits it to acknowledge writes, in ms.
@@ -370,7 +374,10 @@ impl Model {
             if n >= limit {
                 return plan;
             }
-            let soft = matches!(step, Step::Follow { .. } | Step::Label { .. });
+            let electing = self.status.target.as_ref();
+            let electing = electing.is_some_and(|t| t.step == TargetStep::Fencing);
+            let soft = matches!(step, Step::Follow { .. } | Step::Label { .. })
+                || electing && matches!(step, Step::Fence { .. });
             if let Err(why) = self.carry_out(step, &mut handed_over)
                 && !soft
             {
@@ -562,7 +569,7 @@ impl Model {
     fn command(&mut self, pod: &str, command: &Command) -> Result<(), String> {
         let place = parse_pod("demo", pod).unwrap();
         let node = self.nodes.get_mut(&place).ok_or("no such pod")?;
-        if !node.alive || node.hidden {
+        if !node.alive || node.hidden || node.hangs {
             return Err(format!("{pod} does not answer"));
         }
         let next = decide(&node.facts, command).map_err(|refusal| refusal.to_string())?;
@@ -636,6 +643,8 @@ impl Model {
                 alive: true,
                 stalled: false,
                 hidden: false,
+                hangs: false,
+                settled: true,
                 unlike: None,
                 permit_until: 0,
                 lag_ms: 0,
@@ -792,6 +801,7 @@ impl Model {
             connected: !node.stalled,
             members: self.concern.members.iter().copied().collect(),
             acks: self.concern.acks,
+            settled: node.settled,
             covered: 0,
             unlike: node.unlike.clone(),
             version: "test".into(),

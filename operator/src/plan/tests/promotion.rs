@@ -333,6 +333,19 @@ fn a_failover_takes_the_most_advanced_and_says_what_is_lost() {
 }
 
 #[test]
+fn without_a_write_concern_sound_data_comes_before_more_of_it() {
+    let mut model = Model::healthy(3);
+    model.node("demo-replica-0").stalled = true;
+    model.node("demo-master-0").facts.end.offset += 10;
+    model.pass();
+    model.node("demo-replica-1").unlike = Some("the digest at 1.7".into());
+    model.kill("demo-master-0");
+    model.ask("a", PromoteMode::Failover, None);
+    model.settle();
+    assert_eq!(model.master().as_deref(), Some("demo-replica-0"));
+}
+
+#[test]
 fn of_those_that_hold_the_same_a_failover_takes_one_whose_data_is_its_masters() {
     let mut model = Model::healthy(3);
     model.node("demo-replica-0").unlike = Some("the digest at 1.7".into());
