@@ -397,6 +397,9 @@ async fn a_finished_handover_stops_writes_at_the_position_that_it_answers() {
     let state = node.writer.state().borrow().clone();
     assert_eq!((state.master_epoch, state.promised), (0, 2));
     assert!(state.handed_over_at.is_some());
+    // What was on its way to this writer goes to the next master instead.
+    let late = put(&node, "late").await.unwrap_err();
+    assert!(matches!(late, WriteError::HandingOver), "{late:?}");
     assert_eq!(node.writer.progress().borrow().end.position, end);
     assert!(
         node.writer
