@@ -167,10 +167,12 @@ const NOTES: &str = "\
   the append-only file. Redis keeps keys and values; vectorizer also checks, hashes and journals every record.
 - No fsync: Redis writes nothing to disk (`appendonly no`); vectorizer writes its journal and checkpoints and leaves the
   fsync to the system (`durability: os`). Fsync always: `appendfsync always`, `durability: always`.
+- The same until the replica has applied them: the run's writes, divided by its time and that of the replica to get there.
 - A write with 1 acknowledgement: Redis `WAIT 1`, for which a replica has received it; vectorizer
   `X-Vectorizer-Acks: 1`, for which a replica has it on its disk. Master and replica in the fsync-always class.
 - Full sync: from the start of the replica's process until it serves what the master acknowledged at most 100 ms before,
   beside 5,000 writes/s. Memory (PSS with children) is the peak above what the process holds before (master) or after
   (replica) it.
 - A cut: the line between the two is closed, and opened again, by a relay that counts bytes; 5,000 writes/s.
+- What stands in the way where a figure is not reached, from profiles: [shortfalls](shortfalls.md).
 ";
