@@ -120,7 +120,8 @@ pub struct VectorizerClusterSpec {
     /// Scheduling rules of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
-    /// How pods are spread. Without it: over Kubernetes nodes and over zones, as far as possible.
+    /// How pods are spread. Without it, and without `affinity.podAntiAffinity`: over Kubernetes nodes and over zones, as
+    /// far as possible.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8))]
     pub topology_spread_constraints: Option<Vec<TopologySpreadConstraint>>,

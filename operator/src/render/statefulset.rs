@@ -8,12 +8,12 @@ use k8s_openapi::api::apps::v1::{
     StatefulSetUpdateStrategy,
 };
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapProjection, Container, ContainerPort, EnvVar, EnvVarSource,
+    Affinity, Capabilities, ConfigMapProjection, Container, ContainerPort, EnvVar, EnvVarSource,
     HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, ObjectFieldSelector,
-    PersistentVolumeClaim, PersistentVolumeClaimSpec, PodSecurityContext, PodSpec, PodTemplateSpec,
-    Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretProjection,
-    SecurityContext, SleepAction, TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
-    VolumeResourceRequirements,
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, PodAffinityTerm, PodAntiAffinity,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ProjectedVolumeSource,
+    ResourceRequirements, SeccompProfile, SecretProjection, SecurityContext, SleepAction, Volume,
+    VolumeMount, VolumeProjection, VolumeResourceRequirements, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -130,13 +130,9 @@ fn pod(wanted: &Wanted<'_>) -> PodSpec {
         image_pull_secrets: some(&spec.image_pull_secrets),
         node_selector: (!spec.node_selector.is_empty()).then(|| spec.node_selector.clone()),
         tolerations: (!spec.tolerations.is_empty()).then(|| spec.tolerations.clone()),
-        affinity: spec.affinity.clone(),
+        affinity: affinity(cluster),
         priority_class_name: spec.priority_class_name.clone(),
-        topology_spread_constraints: Some(
-            spec.topology_spread_constraints
-                .clone()
-                .unwrap_or_else(|| spread(cluster)),
-        ),
+        topology_spread_constraints: spec.topology_spread_constraints.clone(),
         ..PodSpec::default()
     }
 }
@@ -280,20 +276,37 @@ fn claim(cluster: &Cluster, size: &Amount) -> PersistentVolumeClaim {
     }
 }
 
-/// As far apart as the Kubernetes cluster allows, but never not at all.
-fn spread(cluster: &Cluster) -> Vec<TopologySpreadConstraint> {
-    ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
-        .map(|key| TopologySpreadConstraint {
-            max_skew: 1,
+/// What the spec says; unless it spreads pods itself, they go as far apart as the Kubernetes cluster allows, but never not
+/// at all. By affinity and not by constraints on the spread: those are not counted at all as soon as one of them names a
+/// label that the machines do not have, and a cluster without zones is an ordinary one.
+fn affinity(cluster: &Cluster) -> Option<Affinity> {
+    let spec = &cluster.spec;
+    if spec.topology_spread_constraints.is_some() {
+        return spec.affinity.clone();
+    }
+    let apart = |(weight, key): (i32, &str)| WeightedPodAffinityTerm {
+        weight,
+        pod_affinity_term: PodAffinityTerm {
             topology_key: key.to_owned(),
-            when_unsatisfiable: "ScheduleAnyway".to_owned(),
             label_selector: Some(LabelSelector {
                 match_labels: Some(pods_of(cluster)),
                 ..LabelSelector::default()
             }),
-            ..TopologySpreadConstraint::default()
-        })
-        .to_vec()
+            ..PodAffinityTerm::default()
+        },
+    };
+    let terms = [
+        (100, "kubernetes.io/hostname"),
+        (50, "topology.kubernetes.io/zone"),
+    ];
+    let mut affinity = spec.affinity.clone().unwrap_or_default();
+    affinity
+        .pod_anti_affinity
+        .get_or_insert_with(|| PodAntiAffinity {
+            preferred_during_scheduling_ignored_during_execution: Some(terms.map(apart).to_vec()),
+            ..PodAntiAffinity::default()
+        });
+    Some(affinity)
 }
 
 fn quantities(of: &BTreeMap<String, Amount>) -> Option<BTreeMap<String, Quantity>> {

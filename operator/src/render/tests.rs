@@ -64,6 +64,37 @@ fn everything_that_a_user_may_set_arrives_in_the_pods() {
     ]);
 }
 
+/// What the scheduler is told about where pods go, for a spec.
+fn placed(spec: Value) -> [Value; 2] {
+    let objects = rendered(&cluster(spec));
+    let pod = &find(&objects, Kind::StatefulSet, "demo-master")["spec"]["template"]["spec"];
+    [&pod["affinity"], &pod["topologySpreadConstraints"]].map(Clone::clone)
+}
+
+#[test]
+fn pods_are_spread_unless_the_spec_spreads_them() {
+    let apart = placed(json!({}))[0]["podAntiAffinity"].clone();
+    let term = &apart["preferredDuringSchedulingIgnoredDuringExecution"][0];
+    assert_eq!(
+        term["podAffinityTerm"]["topologyKey"],
+        "kubernetes.io/hostname"
+    );
+    let disks = json!({ "requiredDuringSchedulingIgnoredDuringExecution": {
+        "nodeSelectorTerms": [{ "matchExpressions": [{ "key": "disk", "operator": "Exists" }] }],
+    } });
+    let [affinity, constraints] = placed(json!({ "affinity": { "nodeAffinity": disks.clone() } }));
+    assert_eq!(
+        affinity,
+        json!({ "nodeAffinity": disks, "podAntiAffinity": apart })
+    );
+    assert_eq!(constraints, Value::Null);
+
+    let alone = json!({ "podAntiAffinity": {} });
+    assert_eq!(placed(json!({ "affinity": alone.clone() }))[0], alone);
+    let [affinity, constraints] = placed(json!({ "topologySpreadConstraints": [] }));
+    assert_eq!((affinity, constraints), (Value::Null, json!([])));
+}
+
 #[test]
 fn both_sets_carry_the_same_template_apart_from_their_name() {
     let objects = rendered(&cluster(json!({})));

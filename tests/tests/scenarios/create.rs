@@ -1,9 +1,12 @@
 //! A cluster from nothing: written on the master, read on every replica.
 
+use std::collections::BTreeSet;
+
 use serde_json::json;
 use vectorizer_api::replication::{ReplicaStatus, Role};
 use vectorizer_e2e::cluster::Cluster;
 use vectorizer_e2e::failure::{OrFail, Result, ensure};
+use vectorizer_e2e::machine;
 use vectorizer_e2e::scope::{Scope, scenario};
 use vectorizer_e2e::shell;
 use vectorizer_e2e::wait::{seconds, until};
@@ -45,9 +48,19 @@ async fn create_and_read(scope: Scope) -> Result<()> {
         assert_eq!(refused.status, 421, "{:?}", refused.body);
         assert_eq!(refused.body["error_type"], "not_master");
     }
+    apart(&scope, &cluster).await?;
     endpoints(&cluster, &replicas).await?;
     status(&cluster, &replicas).await?;
     services(&scope, &cluster, &replicas).await
+}
+
+/// No machine takes all copies of the data along.
+async fn apart(scope: &Scope, cluster: &Cluster) -> Result<()> {
+    let mut machines = BTreeSet::new();
+    for pod in cluster.pods().await? {
+        machines.insert(machine::of_pod(&scope.client, &scope.namespace, &pod).await?);
+    }
+    ensure(machines.len() > 1, || format!("all on {machines:?}"))
 }
 
 /// The replication endpoints of the specification, on a running cluster.
