@@ -19,6 +19,9 @@ pub trait Client: Send {
 
     /// What was last marked, as far as this server knows; `None` when it serves nothing or knows of none.
     fn marked(&mut self) -> Outcome<Option<u64>>;
+
+    /// The value under a key of [`Batch::each`]; `None` when there is none.
+    fn read(&mut self, key: &str) -> Outcome<Option<Vec<u8>>>;
 }
 
 /// A connection that nothing is delayed on, and that does not wait for ever.

@@ -1,10 +1,14 @@
 //! vectorizer-node: how it is started, and as much HTTP/1.1 as the benchmark needs.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use vectorizer_api::control::{Fence, Follow, Handover, Promote, State};
 use vectorizer_api::data::{BULK_CONTENT_TYPE, BulkWriter};
 use vectorizer_node::data_dir::DataDir;
 use vectorizer_node::journal::JournalOptions;
@@ -33,6 +37,8 @@ pub fn arguments(fsync: bool, dir: &Path, own: &Addresses, master: Option<&str>)
     let durability = if fsync { "always" } else { "os" };
     let mut set = |key: &str, value: &str| add("--set", format!("{key}={value}"));
     set("storage.durability", durability);
+    let token = dir.join(CONTROL_TOKEN);
+    set("server.control_token_file", &token.display().to_string());
     set("replication.enabled", "true");
     match master {
         None => set("replication.role", "master"),
@@ -193,6 +199,108 @@ impl Client for Node {
         });
         Ok(number)
     }
+
+    fn read(&mut self, key: &str) -> Outcome<Option<Vec<u8>>> {
+        let answer = self.ask(&format!("GET /collections/bench/vectors/{key}"), "", b"")?;
+        if answer.status == 404 {
+            return Ok(None);
+        }
+        good(&answer)?;
+        let found: Found = understood(&answer)?;
+        Ok(Some(
+            found
+                .vector
+                .into_iter()
+                .flat_map(f32::to_le_bytes)
+                .collect(),
+        ))
+    }
+}
+
+/// What is read of a vector.
+#[derive(serde::Deserialize)]
+struct Found {
+    vector: Vec<f32>,
+}
+
+/// The file with the token for role commands, in a server's directory.
+const CONTROL_TOKEN: &str = "control-token";
+
+/// Makes the token for role commands.
+pub fn make_token(dir: &Path) -> Outcome<()> {
+    let token = uuid::Uuid::new_v4().simple().to_string();
+    fs::write(dir.join(CONTROL_TOKEN), token).context("writing a token")
+}
+
+/// A connection that may give role commands.
+struct Commander {
+    node: Node,
+    headers: String,
+}
+
+impl Commander {
+    fn connect(dir: &Path, own: &Addresses) -> Outcome<Self> {
+        let token = fs::read_to_string(dir.join(CONTROL_TOKEN)).context("reading a token")?;
+        Ok(Commander {
+            node: Node::connect(&own.http, false)?,
+            headers: format!("Authorization: Bearer {token}\r\nContent-Type: application/json\r\n"),
+        })
+    }
+
+    fn state(&mut self) -> Outcome<State> {
+        let answer = self.node.ask("GET /control/state", &self.headers, b"")?;
+        good(&answer)?;
+        understood(&answer)
+    }
+
+    fn give(&mut self, name: &str, command: &impl Serialize) -> Outcome<State> {
+        let body = serde_json::to_vec(command).unwrap_or_default();
+        let what = format!("POST /control/{name}");
+        let answer = self.node.ask(&what, &self.headers, &body)?;
+        good(&answer)?;
+        understood(&answer)
+    }
+}
+
+/// The operator's planned switchover, without its Lease. Each side is a directory and what it listens on.
+pub fn switch_over(old: (&Path, &Addresses), new: (&Path, &Addresses)) -> Outcome<()> {
+    let new_addresses = new.1;
+    let mut old = Commander::connect(old.0, old.1)?;
+    let mut new = Commander::connect(new.0, new.1)?;
+    let (state, target) = (old.state()?, new.state()?.node_id);
+    let cluster = state
+        .cluster
+        .ok_or_else(|| BenchError::Answer("the master is in no cluster".to_owned()))?;
+    let from_epoch = state.master_epoch;
+    let epoch = from_epoch + 1;
+    new.give(
+        "fence",
+        &Fence {
+            cluster,
+            epoch: from_epoch,
+        },
+    )?;
+    let handover = Handover {
+        cluster,
+        from_epoch,
+        epoch,
+        target,
+        deadline_ms: 20_000,
+    };
+    let at = old.give("handover", &handover)?.position;
+    new.give("promote", &Promote { cluster, epoch, at })?;
+    let follow = Follow {
+        cluster,
+        epoch,
+        master_address: new_addresses.replication.clone(),
+        master_url: format!("http://{}", new_addresses.http),
+    };
+    old.give("follow", &follow).map(drop)
+}
+
+fn understood<T: DeserializeOwned>(answer: &Answer) -> Outcome<T> {
+    serde_json::from_str(&answer.body)
+        .map_err(|error| BenchError::Answer(format!("{error} in {}", answer.body)))
 }
 
 /// Creates the collection.

@@ -31,6 +31,14 @@ impl System {
     /// All, in the order of the report's columns.
     pub const ALL: [System; 3] = [System::RedisDefault, System::RedisTuned, System::Node];
 
+    /// A new connection to a server of this system.
+    pub fn connect(self, address: &str) -> Outcome<Box<dyn Client>> {
+        Ok(match self {
+            System::Node => Box::new(Node::connect(address, false)?),
+            System::RedisDefault | System::RedisTuned => Box::new(Redis::connect(address)?),
+        })
+    }
+
     /// As the report names it.
     pub fn name(self) -> &'static str {
         match self {
@@ -127,10 +135,19 @@ impl Server {
 
     /// A new connection.
     pub fn connect(&self) -> Outcome<Box<dyn Client>> {
-        Ok(match self.system {
-            System::Node => Box::new(Node::connect(self.address(), false)?),
-            System::RedisDefault | System::RedisTuned => Box::new(Redis::connect(self.address())?),
-        })
+        self.system.connect(self.address())
+    }
+
+    /// Full syncs that it has counted.
+    pub fn full_syncs(&self) -> Outcome<u64> {
+        match self.system {
+            System::Node => {
+                Node::connect(self.address(), false)?.number("/replication/stats", "full_syncs")
+            }
+            System::RedisDefault | System::RedisTuned => {
+                Redis::connect(self.address())?.info("sync_full")
+            }
+        }
     }
 
     /// Memory of the process.
@@ -156,6 +173,9 @@ impl Server {
             }
         };
         fs::create_dir_all(&self.dir).context("making a data directory")?;
+        if self.system == System::Node {
+            node::make_token(&self.dir)?;
+        }
         let log = || File::create(self.dir.join("log")).context("making a log");
         let child = Command::new(program)
             .args(arguments)
@@ -266,15 +286,17 @@ impl Pair {
         Ok(begun.elapsed())
     }
 
-    /// Full syncs that the master counted.
-    pub fn full_syncs(&self) -> Outcome<u64> {
+    /// Makes the replica the master, and the master its replica, while writes may go on.
+    pub fn switch_over(&mut self) -> Outcome<()> {
+        let (old, new) = (&self.master, &self.replica);
         match self.system {
-            System::Node => Node::connect(self.master.address(), false)?
-                .number("/replication/stats", "full_syncs"),
+            System::Node => node::switch_over((&old.dir, &old.own), (&new.dir, &new.own))?,
             System::RedisDefault | System::RedisTuned => {
-                Redis::connect(self.master.address())?.info("sync_full")
+                redis::switch_over(old.address(), new.address())?;
             }
         }
+        std::mem::swap(&mut self.master, &mut self.replica);
+        Ok(())
     }
 
     /// Ends both, having found that they hold the same; otherwise the run is void.

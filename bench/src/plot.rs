@@ -110,13 +110,26 @@ fn text(out: &mut String, x: f64, y: f64, style: &str, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reach::Reach;
 
     #[test]
     fn every_row_is_drawn_and_nothing_breaks_the_markup() {
         let mut table = Table::default();
         for system in System::ALL {
-            table.add("a < b & c", ("ms", Better::Lower), "", system, 0.0);
-            table.add("writes", ("1/s", Better::Higher), "", system, 5.0);
+            table.add(
+                "a < b & c",
+                ("ms", Better::Lower),
+                Reach::Nothing,
+                system,
+                0.0,
+            );
+            table.add(
+                "writes",
+                ("1/s", Better::Higher),
+                Reach::Nothing,
+                system,
+                5.0,
+            );
         }
         let picture = svg(&table, "t");
         assert!(picture.contains("a &lt; b &amp; c"));

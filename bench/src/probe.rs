@@ -14,21 +14,49 @@ use crate::pair::line_of;
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// What was found, as name and value.
-pub fn probe(scratch: &Path) -> Outcome<Vec<(&'static str, String)>> {
-    Ok(vec![
-        ("copying memory", format!("{:.1} GB/s", copy())),
-        ("CRC32", format!("{:.1} GB/s", crc())),
-        ("one TCP stream", format!("{:.2} GB/s", tcp()?)),
-        (
-            "fdatasync of 4 KiB",
-            format!("{:.2} ms", sync(scratch, 4 << 10)? * 1e3),
-        ),
-        (
-            "fdatasync of 1 MiB",
-            format!("{:.2} ms", sync(scratch, 1 << 20)? * 1e3),
-        ),
-    ])
+/// What the machine can do.
+pub struct Probe {
+    /// Copying memory, in GB/s.
+    copy: f64,
+    /// CRC32, in GB/s.
+    crc: f64,
+    /// One TCP stream on loopback, in GB/s.
+    tcp: f64,
+    /// An append of 4 KiB and its fdatasync, in seconds.
+    sync_small: f64,
+    /// The same of 1 MiB.
+    sync_large: f64,
+}
+
+impl Probe {
+    /// Measures it; files are made in `scratch`.
+    pub fn take(scratch: &Path) -> Outcome<Self> {
+        Ok(Probe {
+            copy: copy(),
+            crc: crc(),
+            tcp: tcp()?,
+            sync_small: sync(scratch, 4 << 10)?,
+            sync_large: sync(scratch, 1 << 20)?,
+        })
+    }
+
+    /// What no copy over one connection can exceed, in bytes/s: the slowest of copying, CRC32 and TCP.
+    pub fn ceiling(&self) -> f64 {
+        self.copy.min(self.crc).min(self.tcp) * 1e9
+    }
+
+    /// As names and values.
+    pub fn rows(&self) -> [(&'static str, String); 5] {
+        let speed = |value: f64| format!("{value:.2} GB/s");
+        let time = |value: f64| format!("{:.2} ms", value * 1e3);
+        [
+            ("copying memory", speed(self.copy)),
+            ("CRC32", speed(self.crc)),
+            ("one TCP stream", speed(self.tcp)),
+            ("fdatasync of 4 KiB", time(self.sync_small)),
+            ("fdatasync of 1 MiB", time(self.sync_large)),
+        ]
+    }
 }
 
 /// Runs `step`, which handles so many MiB, for a quarter of a second. GB/s.

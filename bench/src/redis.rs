@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use crate::client::{Client, connect};
 use crate::data::Batch;
 use crate::error::{BenchError, Context, Outcome};
+use crate::pair::until;
 
 /// Arguments that every server gets: nothing is saved in the background, so that no figure suffers from it.
 const COMMON: &str = "--bind 127.0.0.1 --save '' --enable-debug-command yes --daemonize no";
@@ -72,6 +73,11 @@ impl Redis {
 
     /// One answer; `None` for nil.
     fn answer(&mut self) -> Outcome<Option<String>> {
+        let bytes = self.answer_bytes()?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    fn answer_bytes(&mut self) -> Outcome<Option<Vec<u8>>> {
         let mut line = String::new();
         let count = self
             .socket
@@ -83,7 +89,7 @@ impl Redis {
         }
         let (kind, rest) = line.split_at(1);
         match kind {
-            "+" | ":" => Ok(Some(rest.to_owned())),
+            "+" | ":" => Ok(Some(rest.as_bytes().to_owned())),
             "$" if rest == "-1" => Ok(None),
             "$" => {
                 let len: usize = rest.parse().map_err(|_| unexpected(line))?;
@@ -92,7 +98,7 @@ impl Redis {
                     .read_exact(&mut bytes)
                     .context("reading from Redis")?;
                 bytes.truncate(len);
-                Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+                Ok(Some(bytes))
             }
             _ => Err(unexpected(line)),
         }
@@ -119,12 +125,18 @@ impl Redis {
 
     /// A number of `INFO`, such as `sync_full`.
     pub fn info(&mut self, name: &str) -> Outcome<u64> {
+        let text = self.text(name)?;
+        text.and_then(|number| number.parse().ok())
+            .ok_or_else(|| BenchError::Answer(format!("Redis' INFO has no number {name}")))
+    }
+
+    /// A text of `INFO`, where it has it.
+    fn text(&mut self, name: &str) -> Outcome<Option<String>> {
         let all = self.ask(&["INFO"])?.unwrap_or_default();
         let line = all
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.and_then(|number| number.trim().parse().ok())
-            .ok_or_else(|| BenchError::Answer(format!("Redis' INFO has no number {name}")))
+        Ok(line.map(|text| text.trim().to_owned()))
     }
 }
 
@@ -162,6 +174,23 @@ impl Client for Redis {
             Err(error) => Err(error),
         }
     }
+
+    fn read(&mut self, key: &str) -> Outcome<Option<Vec<u8>>> {
+        self.out.clear();
+        command(&mut self.out, &[b"GET", key.as_bytes()]);
+        self.send()?;
+        self.answer_bytes()
+    }
+}
+
+/// A planned failover: the master holds writes until its replica has everything, and becomes its replica.
+pub fn switch_over(master: &str, replica: &str) -> Outcome<()> {
+    let (host, port) = replica.split_once(':').unwrap_or((replica, ""));
+    let mut old = Redis::connect(master)?;
+    old.ask(&["FAILOVER", "TO", host, port])?;
+    until("Redis to fail over", || {
+        Ok(old.text("master_link_status")?.as_deref() == Some("up"))
+    })
 }
 
 fn command(out: &mut Vec<u8>, parts: &[&[u8]]) {

@@ -11,7 +11,10 @@ use crate::error::{BenchError, Outcome};
 use crate::load::{Load, quantile};
 use crate::node::Node;
 use crate::pair::{PATIENCE, Pair, Programs, System};
+use crate::probe::Probe;
+use crate::reach::Reach;
 use crate::relay::Relay;
+use crate::switchover;
 use crate::table::{Better, Table};
 
 const RATE: (&str, Better) = ("writes/s", Better::Higher);
@@ -20,6 +23,9 @@ const SECONDS: (&str, Better) = ("s", Better::Lower);
 const MEMORY: (&str, Better) = ("MiB", Better::Lower);
 const FACTOR: (&str, Better) = ("×", Better::Lower);
 const NUMBER: (&str, Better) = ("syncs", Better::Lower);
+const PERCENT: (&str, Better) = ("%", Better::Higher);
+const REQUESTS: (&str, Better) = ("requests", Better::Lower);
+const RECORDS: (&str, Better) = ("records", Better::Lower);
 const MIB: f64 = (1 << 20) as f64;
 /// A replica is current when it shows what the master acknowledged at most so long ago.
 const CURRENT: Duration = Duration::from_millis(100);
@@ -53,6 +59,8 @@ pub struct Bench {
     pub programs: Programs,
     /// What is written.
     pub values: Values,
+    /// What the machine can do.
+    pub probe: Probe,
     /// What was found.
     pub table: Table,
 }
@@ -81,10 +89,9 @@ impl Bench {
             pairs.push(pair);
         }
         let rate = format!("replicated writes, {class}");
-        let reach = if fsync {
-            "≥ 2 × tuned"
-        } else {
-            "≥ 1.2 × tuned"
+        let reach = Reach::Times {
+            redis: None,
+            tuned: if fsync { 2.0 } else { 1.2 },
         };
         for round in 0..self.plan.rounds {
             for n in 0..pairs.len() {
@@ -96,16 +103,22 @@ impl Bench {
                     .run_for(self.plan.run, || pair.master.connect())?;
                 let after = pair.converge()?.as_secs_f64();
                 let table = &mut self.table;
-                table.add(&rate, RATE, "", pair.system, written.rate());
+                table.add(&rate, RATE, Reach::Nothing, pair.system, written.rate());
                 let what = format!("the same until the replica has applied them, {class}");
                 let whole =
                     written.records as f64 / (written.records as f64 / written.rate() + after);
                 table.add(&what, RATE, reach, pair.system, whole);
                 let after = after * 1e3;
                 let what = format!("last acknowledgement to applied, {class}");
-                table.add(&what, TIME, "< 5 ms", pair.system, after);
+                table.add(&what, TIME, Reach::Below(5.0), pair.system, after);
                 let what = format!("p99 of a pipeline of 32, {class}");
-                table.add(&what, TIME, "", pair.system, written.quantile(0.99));
+                table.add(
+                    &what,
+                    TIME,
+                    Reach::Nothing,
+                    pair.system,
+                    written.quantile(0.99),
+                );
             }
         }
         for round in 0..self.plan.rounds {
@@ -145,7 +158,8 @@ impl Bench {
         })?;
         let lag = quantile(&lags, 0.99);
         let what = "p99 from acknowledgement to readable on the replica, half load";
-        self.table.add(what, TIME, "< 10 ms", pair.system, lag);
+        self.table
+            .add(what, TIME, Reach::Below(10.0), pair.system, lag);
         pair.converge().map(drop)
     }
 
@@ -165,8 +179,12 @@ impl Bench {
                 "clients"
             };
             let what = format!("p99 of a write with 1 acknowledgement, {connections} {clients}");
+            let reach = Reach::Times {
+                redis: Some(1.0),
+                tuned: 1.0,
+            };
             self.table
-                .add(&what, TIME, "≤ Redis", pair.system, written.quantile(0.99));
+                .add(&what, TIME, reach, pair.system, written.quantile(0.99));
         }
         Ok(())
     }
@@ -180,7 +198,8 @@ impl Bench {
                 };
                 let written = self.load().run_for(self.plan.short_run, connect)?;
                 let what = "replicated writes as JSON, no fsync";
-                self.table.add(what, RATE, "", System::Node, written.rate());
+                self.table
+                    .add(what, RATE, Reach::Nothing, System::Node, written.rate());
                 pair.converge()?;
             }
         }
@@ -240,23 +259,42 @@ impl Bench {
         let gib = self.plan.full as f64 / (1 << 30) as f64;
         let table = &mut self.table;
         let what = format!("full sync of {gib:.2} GiB to serving and current");
-        let reach = "≥ 2 × Redis, ≥ 1.2 × tuned";
+        let reach = Reach::Times {
+            redis: Some(2.0),
+            tuned: 1.2,
+        };
         table.add(&what, SECONDS, reach, system, took.as_secs_f64());
+        let what = "the same, as a share of the probe's ceiling";
+        let share = self.plan.full as f64 / took.as_secs_f64() / self.probe.ceiling();
+        table.add(what, PERCENT, Reach::AtLeast(50.0), system, share * 100.0);
         let what = "longest write during a full sync";
-        table.add(what, TIME, "< 10 ms", system, written.quantile(1.0));
+        table.add(
+            what,
+            TIME,
+            Reach::Below(10.0),
+            system,
+            written.quantile(1.0),
+        );
         let [master, replica] = peaks.map(|peak| peak.into_inner() as f64 / MIB);
         let what = "memory for a full sync, master";
         let more = (master - before as f64 / MIB).max(0.0);
-        table.add(what, MEMORY, "< 64 MiB", system, more);
+        table.add(what, MEMORY, Reach::Below(64.0), system, more);
         let what = "memory for a full sync, replica";
         let more = (replica - after as f64 / MIB).max(0.0);
-        table.add(what, MEMORY, "< 64 MiB", system, more);
+        table.add(what, MEMORY, Reach::Below(64.0), system, more);
         pair.finish()
     }
 
     /// What is sent again after a cut of the line.
     pub fn cuts(&mut self) -> Outcome<()> {
         eprintln!("cuts");
+        for _ in 0..self.plan.rounds {
+            self.one_round_of_cuts()?;
+        }
+        Ok(())
+    }
+
+    fn one_round_of_cuts(&mut self) -> Outcome<()> {
         let found = self.side_by_side(|system| {
             let mut pair = Pair::alone(system, false, &self.programs)?;
             let relay = Relay::to(pair.upstream())?;
@@ -273,7 +311,7 @@ impl Bench {
                 let written = load.run_for(Duration::from_secs(2), || pair.master.connect())?;
                 pair.converge()?;
                 let each = (relay.carried() - begun) as f64 / written.records as f64;
-                let syncs = pair.full_syncs()?;
+                let syncs = pair.master.full_syncs()?;
                 relay.cut();
                 let begun = relay.carried();
                 let time = Duration::from_secs(*seconds);
@@ -281,7 +319,7 @@ impl Bench {
                 relay.mend();
                 pair.converge()?;
                 let factor = (relay.carried() - begun) as f64 / (missed.records as f64 * each);
-                found.push((*seconds, factor, pair.full_syncs()? - syncs));
+                found.push((*seconds, factor, pair.master.full_syncs()? - syncs));
             }
             pair.finish()?;
             Ok(found)
@@ -289,9 +327,43 @@ impl Bench {
         for (system, found) in found {
             for (seconds, factor, syncs) in found {
                 let what = format!("bytes sent after a cut of {seconds} s / bytes missed");
-                self.table.add(&what, FACTOR, "< 1.1", system, factor);
+                self.table
+                    .add(&what, FACTOR, Reach::Below(1.1), system, factor);
                 let what = format!("full syncs after a cut of {seconds} s");
-                self.table.add(&what, NUMBER, "0", system, syncs as f64);
+                self.table
+                    .add(&what, NUMBER, Reach::Zero, system, syncs as f64);
+            }
+        }
+        Ok(())
+    }
+
+    /// A planned switchover under writes.
+    pub fn switchover(&mut self) -> Outcome<()> {
+        eprintln!("switchover");
+        for round in 0..self.plan.rounds {
+            for n in 0..System::ALL.len() {
+                let system = System::ALL[(n + round) % System::ALL.len()];
+                let mut pair = Pair::start(system, true, &self.programs)?;
+                self.load().fill(|| pair.master.connect())?;
+                pair.converge()?;
+                let switched = switchover::switch_over(&mut pair, &self.values)?;
+                pair.finish()?;
+                let table = &mut self.table;
+                let gap = switched.gap.as_secs_f64() * 1e3;
+                let what = "planned switchover: longest gap between a client's writes";
+                table.add(what, TIME, Reach::Below(100.0), system, gap);
+                let what = "planned switchover: requests failed";
+                table.add(what, REQUESTS, Reach::Zero, system, switched.failed as f64);
+                let what = "planned switchover: acknowledged writes lost";
+                table.add(what, RECORDS, Reach::Zero, system, switched.lost as f64);
+                let what = "planned switchover: full syncs";
+                table.add(
+                    what,
+                    NUMBER,
+                    Reach::Zero,
+                    system,
+                    switched.full_syncs as f64,
+                );
             }
         }
         Ok(())
@@ -300,6 +372,13 @@ impl Bench {
     /// What a replica that stands still costs its master.
     pub fn frozen(&mut self) -> Outcome<()> {
         eprintln!("a frozen replica");
+        for _ in 0..self.plan.rounds {
+            self.one_frozen_replica()?;
+        }
+        Ok(())
+    }
+
+    fn one_frozen_replica(&mut self) -> Outcome<()> {
         let found = self.side_by_side(|system| {
             let mut pair = Pair::start(system, false, &self.programs)?;
             let load = Load {
@@ -325,7 +404,8 @@ impl Bench {
         let seconds = self.plan.frozen.as_secs();
         for (system, more) in found {
             let what = format!("growth of the master, replica frozen for {seconds} s");
-            self.table.add(&what, MEMORY, "< 64 MiB", system, more);
+            self.table
+                .add(&what, MEMORY, Reach::Below(64.0), system, more);
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Figures and what is made of them.
 
 use crate::pair::System;
+use crate::reach::Reach;
 
 /// Which way is better.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,8 +21,8 @@ pub struct Row {
     pub unit: &'static str,
     /// Which way is better.
     pub better: Better,
-    /// What is to be reached; empty for what is only reported.
-    pub reach: &'static str,
+    /// What is to be reached.
+    pub reach: Reach,
     values: [Vec<f64>; 3],
 }
 
@@ -91,7 +92,7 @@ impl Table {
         &mut self,
         what: &str,
         (unit, better): (&'static str, Better),
-        reach: &'static str,
+        reach: Reach,
         system: System,
         value: f64,
     ) {
@@ -123,7 +124,7 @@ impl Table {
             out.push_str(&format!(" {} |", system.name()));
         }
         out.push_str(
-            " ratio to Redis | ratio to Redis tuned | reach |\n|---|---|---|---|---|---|---|---|\n",
+            " ratio to Redis | ratio to Redis tuned | to reach | reached |\n|---|---|---|---|---|---|---|---|---|\n",
         );
         for row in &self.rows {
             let arrow = match row.better {
@@ -138,7 +139,8 @@ impl Table {
             for system in [System::RedisDefault, System::RedisTuned] {
                 out.push_str(&format!(" {} |", show(row.ratio(system))));
             }
-            out.push_str(&format!(" {} |\n", row.reach));
+            let reach = row.reach;
+            out.push_str(&format!(" {} | {} |\n", reach.words(), reach.verdict(row)));
         }
         out
     }
@@ -198,12 +200,13 @@ mod tests {
         let mut table = Table::default();
         let kind = ("writes/s", Better::Higher);
         for (redis, node) in [(10.0, 20.0), (20.0, 60.0), (40.0, 40.0)] {
-            table.add("x", kind, "≥ 1.2", System::RedisTuned, redis);
-            table.add("x", kind, "≥ 1.2", System::Node, node);
+            let reach = Reach::AtLeast(1.0);
+            table.add("x", kind, reach, System::RedisTuned, redis);
+            table.add("x", kind, reach, System::Node, node);
         }
         assert_eq!(table.median("x", System::Node), Some(40.0));
         let text = table.markdown();
-        let row = "| x | writes/s ↑ | – | 20.0 (10.0–40.0) | 40.0 (20.0–60.0) | – | 2.00 (1.00–3.00) | ≥ 1.2 |";
+        let row = "| x | writes/s ↑ | – | 20.0 (10.0–40.0) | 40.0 (20.0–60.0) | – | 2.00 (1.00–3.00) | ≥ 1 | yes |";
         assert!(text.contains(row), "{text}");
     }
 }
