@@ -16,6 +16,7 @@ use vectorizer_replication::message::{Reject, SnapshotBegin};
 use vectorizer_replication::position::Chain;
 use vectorizer_replication::session::Closed;
 
+use super::listener::Stranger;
 use super::scan::{Piece, Scan};
 use super::table::Seat;
 use super::wire::{Inbox, Outbox};
@@ -44,6 +45,8 @@ struct Feed<'a> {
     log: LogReader,
     session: MasterSession,
     outbox: Outbox,
+    /// Until it has joined.
+    stranger: Option<Stranger>,
     seat: Option<Seat>,
     lookup: Option<JoinHandle<Lookup>>,
     scan: Option<Scan>,
@@ -61,6 +64,7 @@ pub(super) async fn feed(
     context: &LinkContext,
     stream: TcpStream,
     peer: SocketAddr,
+    stranger: Stranger,
 ) -> io::Result<Closed> {
     let (read, write) = stream.into_split();
     let mut inbox = Inbox::new(read);
@@ -84,6 +88,7 @@ pub(super) async fn feed(
         session: MasterSession::new(clock::now(), config, view(&log, &context.table)),
         log,
         outbox: Outbox::new(write),
+        stranger: Some(stranger),
         seat: None,
         lookup: None,
         scan: None,
@@ -185,6 +190,7 @@ impl Feed<'_> {
                     }
                     let address = self.peer.to_string();
                     let table = &self.context.table;
+                    self.stranger = None;
                     self.seat = Some(table.join(self.epoch, peer, address, syncing, ack));
                 }
                 Output::Acked(ack) => {

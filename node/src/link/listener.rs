@@ -1,19 +1,24 @@
 //! The port that replicas connect to. Open on every node, whatever its role: whoever is not master says so.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use vectorizer_api::replication::Role;
 
 use super::{LinkContext, feed};
 
 /// Connections at the same time, strangers included.
-const MAX_CONNECTIONS: usize = 128;
+const MAX_CONNECTIONS: usize = 256;
+/// Connections that have not joined yet. One more, and the oldest of them is closed: whoever opens many and says nothing
+/// keeps no replica out, as one that is let in joins within a few round trips.
+const MAX_STRANGERS: usize = 64;
 /// Pause after the system refused to accept, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -40,9 +45,52 @@ pub async fn spawn_master_listener(
     Ok(Listening { address, task })
 }
 
+/// Connections that have not joined yet, oldest first, by number.
+#[derive(Default)]
+struct Strangers(Mutex<VecDeque<(u64, AbortHandle)>>);
+
+/// A connection's place among the strangers; it joins, or ends, by dropping this.
+pub(super) struct Stranger {
+    number: u64,
+    among: Arc<Strangers>,
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.among.0.lock().retain(|(n, _)| *n != self.number);
+    }
+}
+
+impl Strangers {
+    /// Runs a connection's task as a stranger, in place of the oldest one when there are too many.
+    fn admit<F: Future<Output = ()> + Send + 'static>(
+        self: &Arc<Self>,
+        number: u64,
+        sessions: &mut JoinSet<()>,
+        serve: impl FnOnce(Stranger) -> F,
+    ) {
+        let stranger = Stranger {
+            number,
+            among: self.clone(),
+        };
+        // Held until the task is listed: it may join at once.
+        let mut all = self.0.lock();
+        all.push_back((number, sessions.spawn(serve(stranger))));
+        if all.len() > MAX_STRANGERS
+            && let Some((_, oldest)) = all.pop_front()
+        {
+            tracing::warn!(
+                "replication: too many connections that do not join, the oldest is closed"
+            );
+            oldest.abort();
+        }
+    }
+}
+
 async fn accept(context: &LinkContext, listener: &TcpListener, sessions: &mut JoinSet<()>) {
     let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
+    let strangers = Arc::new(Strangers::default());
+    for number in 0.. {
         // Tasks that have ended are collected, so that the set does not grow.
         while sessions.try_join_next().is_some() {}
         let (stream, peer) = match listener.accept().await {
@@ -58,18 +106,18 @@ async fn accept(context: &LinkContext, listener: &TcpListener, sessions: &mut Jo
             continue;
         };
         let context = context.clone();
-        sessions.spawn(async move {
-            serve(&context, stream, peer).await;
+        strangers.admit(number, sessions, |stranger| async move {
+            serve(&context, stream, peer, stranger).await;
             drop(seat);
         });
     }
 }
 
-async fn serve(context: &LinkContext, stream: TcpStream, peer: SocketAddr) {
+async fn serve(context: &LinkContext, stream: TcpStream, peer: SocketAddr, stranger: Stranger) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "replication: TCP_NODELAY");
     }
-    match feed::feed(context, stream, peer).await {
+    match feed::feed(context, stream, peer, stranger).await {
         Ok(reason) => tracing::info!(%peer, %reason, "replication: session over"),
         Err(error) => tracing::info!(%peer, %error, "replication: connection lost"),
     }

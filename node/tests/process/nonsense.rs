@@ -11,12 +11,29 @@ async fn said_to(address: &str, bytes: &[u8]) -> usize {
     let mut socket = TcpStream::connect(address).await.unwrap();
     // It may close while we still talk.
     let _ = socket.write_all(bytes).await;
+    said_by(&mut socket).await
+}
+
+/// Waits until the other side closes; how much it said before.
+async fn said_by(socket: &mut TcpStream) -> usize {
     let mut answer = Vec::new();
     let read = socket.read_to_end(&mut answer);
-    let read = tokio::time::timeout(DEADLINE, read).await;
     // A reset is an end as well.
-    let _ = read.unwrap_or_else(|_| panic!("not cut off after {} bytes", bytes.len()));
+    let _ = tokio::time::timeout(DEADLINE, read)
+        .await
+        .expect("not cut off");
     answer.len()
+}
+
+/// The kind of frame that a replica begins with.
+const GREET: u8 = 1;
+
+/// A frame's header, its checksum right (docs/replication.md, Frames).
+fn header(kind: u8, len: u32) -> Vec<u8> {
+    let mut out = vec![0x01, 0x56, kind, 0, 0, 0];
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
+    out
 }
 
 #[tokio::test]
@@ -42,21 +59,33 @@ async fn whoever_speaks_nonsense_on_the_replication_port_is_cut_off() {
         let said = said_to(&address, nonsense).await;
         assert!(said < 65_536, "{said} bytes of answer to nonsense");
     }
-    // Many at once, each with the beginning of something.
+    // A header that is right in itself, and announces more than anybody would take.
+    let said = said_to(&address, &header(GREET, u32::MAX)).await;
+    assert!(said < 65_536, "{said} bytes of answer to nonsense");
+    // Many at once, each with the beginning of what a replica says first, and never more.
     let mut half_said = Vec::new();
-    for _ in 0..200 {
+    for _ in 0..400 {
         let mut socket = TcpStream::connect(&address).await.unwrap();
-        let _ = socket.write_all(&random[..16]).await;
+        let _ = socket.write_all(&header(GREET, 100)[..8]).await;
         half_said.push(socket);
     }
+    // The oldest made way for the newest: they keep nobody out who has something to say.
+    let closed = said_by(&mut half_said[0]).await;
+    assert_eq!(closed, 0, "the first was told something");
+    let newest = half_said[399].try_read(&mut [0; 16]);
+    let open = newest.as_ref().err().map(std::io::Error::kind);
+    assert_eq!(open, Some(std::io::ErrorKind::WouldBlock), "{newest:?}");
+    let late = Machine::replica_of(&at_home);
+    let another = late.start().await;
     let position = master.put(0..10).await;
     replica.reaches(position).await;
+    another.reaches(position).await;
     let grown = master.memory().saturating_sub(before);
     assert!(grown < 64 << 20, "{grown} bytes of memory for nonsense");
-    assert!(master.metric("vectorizer_link_refused_total").await >= 4);
-    assert_eq!(master.status().await.connected_replicas, 1);
+    assert!(master.metric("vectorizer_link_refused_total").await >= 5);
+    assert_eq!(master.status().await.connected_replicas, 2);
     drop(half_said);
-    agree([(&at_home, master), (&elsewhere, replica)]).await;
+    agree([(&at_home, master), (&elsewhere, replica), (&late, another)]).await;
 }
 
 #[tokio::test]
