@@ -96,9 +96,11 @@ pub async fn run(
         some => some.iter().cloned().map(Some).collect(),
     };
     let mut streams = Vec::new();
+    let mut listings = Vec::new();
     for namespace in scopes {
         let (caches, triggers) = Caches::start(&client, namespace.as_deref());
         metrics.watch(caches.clusters.clone());
+        listings.push(caches.clone());
         let context = Arc::new(Context {
             client: client.clone(),
             probes: vectorizer_api::client::Client::new("http://node", PROBE)?,
@@ -115,6 +117,12 @@ pub async fn run(
         let passes = applier(pass, after_error, context, caches.clusters, queue, config);
         streams.push(passes.boxed());
     }
+    tokio::spawn(async move {
+        let all = listings.iter().map(Caches::ready);
+        if futures::future::try_join_all(all).await.is_ok() {
+            metrics.ready(true);
+        }
+    });
     let mut passes = select_all(streams);
     while let Some(outcome) = passes.next().await {
         match outcome {

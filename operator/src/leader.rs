@@ -38,12 +38,12 @@ impl Leadership {
         }
     }
 
-    /// Waits until this process leads.
-    pub async fn acquire(&mut self) {
+    /// Waits until this process leads. Calls `heard` whenever the Lease could be read.
+    pub async fn acquire(&mut self, heard: impl Fn()) {
         loop {
             match self.try_to_lead().await {
                 Ok(true) => return,
-                Ok(false) => {}
+                Ok(false) => heard(),
                 Err(error) => {
                     tracing::warn!(%error, lease = self.name, "cannot read or take the leadership lease")
                 }

@@ -41,7 +41,7 @@ struct Run {
     )]
     namespaces: Vec<String>,
     /// Image of the node, for clusters that name none.
-    #[arg(long, env = "NODE_IMAGE", default_value = concat!("ghcr.io/hivellm/vectorizer-node:", env!("CARGO_PKG_VERSION")))]
+    #[arg(long, env = "NODE_IMAGE")]
     node_image: String,
     /// Whether to wait for the leadership lease, so that several instances can run.
     #[arg(long, env = "LEADER_ELECT", default_value_t = false, default_missing_value = "true", num_args = 0..=1, action = ArgAction::Set)]
@@ -99,11 +99,12 @@ async fn run(options: Run) -> Result<(), Failure> {
     if options.leader_elect {
         tracing::info!(lease = options.lease_name, "waiting to lead");
         tokio::select! {
-            () = leadership.acquire() => {}
+            () = leadership.acquire(|| metrics.ready(true)) => {}
             () = &mut stop => return Ok(()),
         }
     }
     metrics.leads(true);
+    metrics.ready(false);
     tracing::info!(namespaces = ?options.namespaces, image = options.node_image, "working");
     let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
     let work = controller::run(

@@ -21,6 +21,8 @@ pub const ROLE: &str = "vectorizer.hivellm.io/role";
 pub const READ_ELIGIBLE: &str = "vectorizer.hivellm.io/read-eligible";
 /// Label that the StatefulSet controller puts on its pods: the template that they were made from.
 pub const REVISION: &str = "controller-revision-hash";
+/// Label on the operator's own pods, whatever its chart names the rest: network policies let it in by this.
+pub const OPERATOR: &str = "vectorizer.hivellm.io/operator";
 /// Annotation on the pod template: checksum of the node's configuration, so that a change of it is a new template.
 pub const CONFIG_CHECKSUM: &str = "vectorizer.hivellm.io/config-checksum";
 
@@ -54,6 +56,8 @@ pub mod condition {
     pub const AVAILABLE: &str = "Available";
     /// Every replica is connected and within `reads.maxLagMs`.
     pub const REPLICATION_HEALTHY: &str = "ReplicationHealthy";
+    /// Each write is held by as many replicas as `writeConcern.acks` asks for; absent when it asks for none.
+    pub const SYNCHRONOUS_REPLICATION_MET: &str = "SynchronousReplicationMet";
     /// Outcome of the last promotion; absent when there was none.
     pub const PROMOTION_SUCCEEDED: &str = "PromotionSucceeded";
 }

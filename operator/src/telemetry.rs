@@ -1,6 +1,6 @@
 //! What the operator tells of itself: metrics, probes, logs.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ pub struct Metrics {
     promotions: Family<Promotion, Counter>,
     clusters: Family<Condition, Gauge>,
     leader: Gauge<u64, AtomicU64>,
+    ready: AtomicBool,
     stores: Mutex<Vec<Store<VectorizerCluster>>>,
 }
 
@@ -89,6 +90,7 @@ impl Default for Metrics {
             promotions,
             clusters,
             leader,
+            ready: AtomicBool::new(false),
             stores: Mutex::default(),
         }
     }
@@ -135,6 +137,12 @@ impl Metrics {
         self.leader.set(u64::from(leads));
     }
 
+    /// Says whether this process could do its work: the one that leads has listed everything, one that waits has read
+    /// the Lease that it waits for.
+    pub fn ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
+    }
+
     /// All of it, in the text format.
     pub fn text(&self) -> String {
         self.count_clusters();
@@ -152,6 +160,7 @@ impl Metrics {
             condition::DEGRADED,
             condition::AVAILABLE,
             condition::REPLICATION_HEALTHY,
+            condition::SYNCHRONOUS_REPLICATION_MET,
         ];
         let stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
         let clusters: Vec<_> = stores.iter().flat_map(|s| s.state()).collect();
@@ -178,13 +187,22 @@ impl Metrics {
     }
 }
 
-/// `/metrics`, `/livez` and `/readyz`. Every instance is ready, the one that works and the ones that wait.
+/// `/metrics`, `/livez` and `/readyz`.
 pub fn router(metrics: Arc<Metrics>) -> Router {
     Router::new()
         .route("/metrics", get(text))
         .route("/livez", get(|| async { StatusCode::OK }))
-        .route("/readyz", get(|| async { StatusCode::OK }))
+        .route("/readyz", get(ready))
         .with_state(metrics)
+}
+
+async fn ready(State(metrics): State<Arc<Metrics>>) -> (StatusCode, &'static str) {
+    if metrics.ready.load(Ordering::Relaxed) {
+        (StatusCode::OK, "ready")
+    } else {
+        let why = "not everything could be listed yet: is the API server there, and all rights?";
+        (StatusCode::SERVICE_UNAVAILABLE, why)
+    }
 }
 
 async fn text(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
@@ -215,6 +233,16 @@ pub fn log(format: LogFormat) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_process_is_ready_once_it_says_so() {
+        let metrics = Arc::new(Metrics::default());
+        let (status, _) = ready(State(metrics.clone())).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        metrics.ready(true);
+        let (status, _) = ready(State(metrics)).await;
+        assert_eq!(status, StatusCode::OK);
+    }
 
     #[test]
     fn metrics_have_the_names_that_dashboards_use() {

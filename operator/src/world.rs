@@ -88,6 +88,24 @@ pub enum Invalid {
     /// The size cannot be read.
     #[error("spec.storage.size: `{0}` is not a size above 0, such as 10Gi")]
     Size(String),
+    /// Every peer would be given up between two heartbeats.
+    #[error(
+        "spec.replication.replicaTimeoutSecs: {timeout} is not above heartbeatIntervalSecs, which is {heartbeat}"
+    )]
+    Timeout {
+        /// The timeout in seconds.
+        timeout: u32,
+        /// The heartbeats' interval in seconds.
+        heartbeat: u32,
+    },
+    /// No write could ever be acknowledged.
+    #[error("spec.writeConcern.acks: {acks} is more than the replicas, which are {replicas}")]
+    Acks {
+        /// Acknowledgements asked for.
+        acks: u32,
+        /// Replicas wanted.
+        replicas: u32,
+    },
 }
 
 impl Cluster {
@@ -109,6 +127,21 @@ impl Cluster {
             .value()
             .filter(|bytes| *bytes > 0.0)
             .ok_or_else(|| Invalid::Size(size.as_str().to_owned()))?;
+        let replication = &raw.spec.replication;
+        let (timeout, heartbeat) = (
+            replication.replica_timeout_secs,
+            replication.heartbeat_interval_secs,
+        );
+        if timeout <= heartbeat {
+            return Err(Invalid::Timeout { timeout, heartbeat });
+        }
+        let (acks, replicas) = (
+            raw.spec.write_concern.as_ref().map_or(0, |w| w.acks),
+            raw.spec.replicas,
+        );
+        if acks > replicas {
+            return Err(Invalid::Acks { acks, replicas });
+        }
         Ok(Cluster {
             name,
             namespace: metadata
@@ -475,6 +508,53 @@ impl World {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_api_server_would_refuse_is_refused_here_too_and_named() {
+        let check = |name: &str, spec: serde_json::Value| {
+            let raw = serde_json::json!({
+                "apiVersion": "vectorizer.hivellm.io/v1alpha1",
+                "kind": "VectorizerCluster",
+                "metadata": {
+                    "name": name,
+                    "namespace": "default",
+                    "uid": "8c5a0d2e-0000-4000-8000-000000000001",
+                    "resourceVersion": "1",
+                },
+                "spec": spec,
+            });
+            Cluster::check(&serde_json::from_value(raw).unwrap()).map(|cluster| cluster.name)
+        };
+        use serde_json::json;
+        assert_eq!(check("demo", json!({})), Ok("demo".to_owned()));
+        let long = "a-name-that-is-much-longer-than-forty-one";
+        for (name, spec, says) in [
+            (long, json!({}), "metadata.name"),
+            (
+                "demo",
+                json!({ "promote": { "requestId": "a", "target": "other-replica-0" } }),
+                "spec.promote.target: `other-replica-0`",
+            ),
+            (
+                "demo",
+                json!({ "storage": { "size": "ten" } }),
+                "spec.storage.size: `ten`",
+            ),
+            (
+                "demo",
+                json!({ "replication": { "replicaTimeoutSecs": 5 } }),
+                "spec.replication.replicaTimeoutSecs: 5",
+            ),
+            (
+                "demo",
+                json!({ "replicas": 1, "writeConcern": { "acks": 2 } }),
+                "spec.writeConcern.acks: 2",
+            ),
+        ] {
+            let why = check(name, spec).unwrap_err().to_string();
+            assert!(why.starts_with(says), "{why}");
+        }
+    }
 
     #[test]
     fn pods_of_a_cluster_are_told_from_those_of_another() {

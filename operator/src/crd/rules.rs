@@ -46,7 +46,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         at: "spec.promote",
-        rule: "self.requestId != oldSelf.requestId || (self.mode == oldSelf.mode && has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target))",
+        rule: "self.requestId != oldSelf.requestId || (self.mode == oldSelf.mode && self.deadlineSeconds == oldSelf.deadlineSeconds && has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target) && has(self.maxLagOperations) == has(oldSelf.maxLagOperations) && (!has(self.maxLagOperations) || self.maxLagOperations == oldSelf.maxLagOperations))",
         message: "promote: a request is carried out once and cannot be changed; give another requestId with it",
     },
     Rule {
@@ -56,7 +56,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         at: "spec.storage.size",
-        rule: "type(self) != string || type(oldSelf) != string || !isQuantity(self) || !isQuantity(oldSelf) || quantity(self).compareTo(quantity(oldSelf)) >= 0",
+        rule: "!isQuantity(string(self)) || !isQuantity(string(oldSelf)) || quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0",
         message: "storage.size: may only grow",
     },
     Rule {

@@ -64,7 +64,7 @@ pub struct ClusterStatus {
     /// The write concern on record, when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_concern: Option<RecordedConcern>,
-    /// Ready, Progressing, Degraded, Available, ReplicationHealthy, PromotionSucceeded.
+    /// Ready, Progressing, Degraded, Available, ReplicationHealthy, SynchronousReplicationMet, PromotionSucceeded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

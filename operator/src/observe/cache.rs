@@ -77,6 +77,7 @@ impl Caches {
 
     /// Until everything has been listed once.
     pub async fn ready(&self) -> Result<(), WriterDropped> {
+        self.clusters.wait_until_ready().await?;
         self.sets.wait_until_ready().await?;
         self.pods.wait_until_ready().await?;
         self.claims.wait_until_ready().await?;

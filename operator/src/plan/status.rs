@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
-use vectorizer_api::replication::{ReplicaStatus, Role};
+use vectorizer_api::replication::{Replica, ReplicaStatus, Role};
 
 use super::rollout::{outdated, unsettled};
 use super::{Draft, Severity, Wait};
@@ -76,8 +76,12 @@ pub(super) fn status(draft: &Draft<'_>) -> ClusterStatus {
             .count(),
     };
     status.phase = facts.phase();
+    let mut old = world.status.conditions.clone();
+    if facts.synchronous().is_none() {
+        old.retain(|c| c.type_ != condition::SYNCHRONOUS_REPLICATION_MET);
+    }
     status.conditions = merge(
-        &world.status.conditions,
+        &old,
         facts.conditions(),
         world.cluster.generation,
         world.now,
@@ -172,8 +176,44 @@ impl Facts<'_, '_> {
             self.degraded(),
             self.ready(),
         ];
+        told.extend(self.synchronous());
         told.extend(self.draft.memory.last_promotion.as_ref().map(promotion));
         told
+    }
+
+    /// Whether writes are held by as many replicas as wanted; nothing while none are.
+    fn synchronous(&self) -> Option<Told> {
+        let of = condition::SYNCHRONOUS_REPLICATION_MET;
+        let world = self.draft.world;
+        let wanted = world.cluster.spec.write_concern.as_ref();
+        let wanted = wanted.map_or(0, |w| w.acks);
+        let record = self.draft.memory.write_concern.as_ref();
+        let recorded = record.map_or(0, |r| r.acks);
+        if wanted == 0 && recorded == 0 {
+            return None;
+        }
+        if recorded != wanted {
+            let text = format!("{wanted} acknowledgements are wanted, {recorded} are on record");
+            return Some(Told::no(of, reason::WRITE_CONCERN_PENDING, &text));
+        }
+        let Some(replicas) = &world.replicas else {
+            let text = "no master says how its replicas are";
+            return Some(Told::unknown(of, reason::NO_MASTER, text));
+        };
+        let counts = |r: &&Replica| {
+            let member = record.is_some_and(|record| record.members.contains(&r.id));
+            member && r.connected && r.status != ReplicaStatus::Syncing
+        };
+        let found = replicas.iter().filter(counts).count();
+        Some(if found >= recorded as usize {
+            let text = format!("each write is held by {recorded} of {found} replicas");
+            Told::yes(of, reason::REPLICAS_CONNECTED, &text)
+        } else {
+            let text = format!(
+                "each write has to be held by {recorded} replicas and {found} can: writes are refused"
+            );
+            Told::no(of, reason::REPLICAS_MISSING, &text)
+        })
     }
 
     fn available(&self) -> Told {

@@ -67,8 +67,8 @@ pub fn network_policy(cluster: &Cluster) -> NetworkPolicy {
     };
     let operator = LabelSelector {
         match_labels: Some(BTreeMap::from([(
-            names::APP_NAME.to_owned(),
-            names::MANAGER.to_owned(),
+            names::OPERATOR.to_owned(),
+            "true".to_owned(),
         )])),
         ..LabelSelector::default()
     };

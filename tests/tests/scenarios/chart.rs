@@ -5,7 +5,15 @@ use vectorizer_e2e::scope::{Scope, scenario};
 use vectorizer_e2e::shell;
 
 /// A helm that was built from source takes a cluster for an ancient one when it only renders.
-const RENDER: [&str; 5] = ["template", "checked", CHART, "--kube-version", "1.34"];
+const RENDER: [&str; 7] = [
+    "template",
+    "checked",
+    CHART,
+    "--kube-version",
+    "1.34",
+    "--set",
+    "image.repository=registry.example.com/operator,nodeImage.repository=registry.example.com/node",
+];
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/vectorizer-operator");
 
 #[tokio::test]
@@ -54,6 +62,12 @@ async fn values_that_mean_nothing_are_refused_by_name() {
         ("replicaCount=0", "replicaCount"),
         ("leaderElection.enabled=false", "leaderElection.enabled"),
         ("watchNamespaces={Upper}", "watchNamespaces"),
+        ("image.repository=", "image.repository is needed"),
+        ("nodeImage.repository=", "nodeImage.repository is needed"),
+        (
+            "podLabels.vectorizer\\.hivellm\\.io/operator=no",
+            "podLabels",
+        ),
     ] {
         let render = [&RENDER[..], &["--set", set]].concat();
         let refused = shell::run("helm", &render, "").await.unwrap();
@@ -77,6 +91,17 @@ async fn with_a_list_of_namespaces_the_operator_has_no_cluster_wide_rights_but_t
     let none = [&only[..], &["--set", "rbac.readNodes=false"]].concat();
     let objects = shell::must("helm", &none).await.unwrap();
     assert!(!objects.contains("kind: ClusterRole"), "{objects}");
+}
+
+#[tokio::test]
+async fn network_policies_of_clusters_let_the_operator_in_whatever_it_is_called() {
+    let renamed = [&RENDER[..], &["--set", "nameOverride=other"]].concat();
+    let objects = shell::must("helm", &renamed).await.unwrap();
+    let label = format!(
+        "        {}: \"true\"\n",
+        vectorizer_operator::names::OPERATOR
+    );
+    assert!(objects.contains(&label), "{label} is not in\n{objects}");
 }
 
 #[tokio::test]

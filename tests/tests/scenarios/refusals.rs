@@ -136,6 +136,10 @@ fn changes() -> Vec<(Value, &'static str)> {
             "storage.size: may only grow",
         ),
         (
+            json!({ "storage": { "size": 1 << 30 } }),
+            "storage.size: may only grow",
+        ),
+        (
             json!({ "storage": { "storageClassName": "other" } }),
             "storage.storageClassName: cannot be changed",
         ),
@@ -145,6 +149,14 @@ fn changes() -> Vec<(Value, &'static str)> {
         ),
         (
             json!({ "promote": { "target": "kept-replica-1" } }),
+            "promote: a request is carried out once and cannot be changed",
+        ),
+        (
+            json!({ "promote": { "deadlineSeconds": 31 } }),
+            "promote: a request is carried out once and cannot be changed",
+        ),
+        (
+            json!({ "promote": { "maxLagOperations": 5 } }),
             "promote: a request is carried out once and cannot be changed",
         ),
     ]

@@ -4,6 +4,7 @@ use vectorizer_api::concern::Concern;
 
 use super::model::{Model, spec};
 use crate::crd::{PromoteMode, PromotionResult, WriteConcern, WriteLevel};
+use crate::names::{condition, reason};
 use crate::plan::Step;
 use crate::world::Set;
 use crate::world::parse_pod;
@@ -40,11 +41,34 @@ fn replicas(model: &Model) -> Vec<String> {
     pods.filter(|pod| *pod != master(model)).collect()
 }
 
+/// What the condition says; `None` when it is not there.
+fn met(model: &Model) -> Option<(&str, &str)> {
+    let found = model.status.conditions.iter();
+    let found = found.filter(|c| c.type_ == condition::SYNCHRONOUS_REPLICATION_MET);
+    found.map(|c| (c.status.as_str(), c.reason.as_str())).next()
+}
+
 #[test]
 fn without_a_write_concern_nothing_is_recorded() {
     let model = Model::healthy(3);
     assert_eq!(model.concern(), Concern::default());
     assert_eq!(model.status.write_concern, None);
+    assert_eq!(met(&model), None);
+}
+
+#[test]
+fn a_condition_says_whether_writes_are_held_by_as_many_replicas_as_wanted() {
+    let mut model = healthy(3, 2);
+    assert_eq!(met(&model), Some(("True", reason::REPLICAS_CONNECTED)));
+    let one = replicas(&model)[0].clone();
+    model.node(&one).stalled = true;
+    model.pass();
+    assert_eq!(met(&model), Some(("False", reason::REPLICAS_MISSING)));
+    model.node(&one).stalled = false;
+    model.settle();
+    wants(&mut model, 0);
+    model.settle();
+    assert_eq!(met(&model), None, "none are asked for any more");
 }
 
 #[test]
