@@ -12,16 +12,20 @@ ARG BUILDER=rust:1-slim-bookworm
 ARG BASE=debian:bookworm-slim
 
 FROM ${BUILDER} AS build
+# What is compiled from source; target `e2e` needs vectorizer-e2e here as well.
+ARG PACKAGES="vectorizer-node vectorizer-operator"
 WORKDIR /src
 COPY . .
 RUN mkdir -p /out/bin && install -d -o 65532 -g 65532 /out/data \
  && if command -v cargo >/dev/null; then \
-      cargo build --release --locked -p vectorizer-node -p vectorizer-operator -p vectorizer-e2e \
+      cargo build --release --locked $(printf -- '-p %s ' $PACKAGES) \
       && cd target/release; \
     else \
       cd target/image; \
     fi \
- && install -m 755 vectorizer-node vectorizer-operator vectorizer-e2e /out/bin/
+ && for program in vectorizer-node vectorizer-operator vectorizer-e2e; do \
+      if [ -f $program ]; then install -m 755 $program /out/bin/; fi; \
+    done
 
 FROM ${BASE} AS node
 LABEL org.opencontainers.image.title="vectorizer-node" org.opencontainers.image.licenses="Apache-2.0"

@@ -3,11 +3,13 @@
 set -euo pipefail
 . "$(dirname "$0")/steps.sh"
 
-step "Kubernetes"
-tests/kind/up.sh
+step "Kubernetes, and beside it the binaries for the images"
+begin_cluster
+tests/images.sh --compile
+await_cluster
 step_done
 . tests/kind/env.sh
-tests/images.sh
+tests/images.sh --built
 step "The operator: helm install vectorizer-operator charts/vectorizer-operator"
 tests/install.sh
 step_done

@@ -52,11 +52,7 @@ check "rustfmt" cargo fmt --all --check
 check "shellcheck" shellcheck -x -P SCRIPTDIR -S warning "${scripts[@]}"
 
 step "Kubernetes begins to come up, beside what follows"
-# In a group of its own, with all that it starts: it ends with this script.
-setsid tests/kind/up.sh >target/cluster.log 2>&1 &
-cluster=$!
-trap 'kill -- "-$cluster" 2>/dev/null' EXIT
-tail -n +1 -f --pid=$cluster target/cluster.log 2>/dev/null | sed -u 's/^/    cluster: /' &
+begin_cluster
 
 step "Lints (about 3 minutes the first time)"
 check "clippy" cargo clippy "${CARGO_FLAGS[@]}" --all-targets -- -D warnings
@@ -66,8 +62,7 @@ check "build" cargo build "${CARGO_FLAGS[@]}" --all-targets || finish
 
 step "Waiting for Kubernetes"
 # The tests of timing want the machine for themselves.
-wait "$cluster" || { failed=$((failed + 1)); failures+=("the cluster did not come up, see target/cluster.log"); }
-trap - EXIT
+await_cluster || { failed=$((failed + 1)); failures+=("the cluster did not come up, see target/cluster.log"); }
 
 step "Unit, property and process tests"
 # The same commit gives the same result; PROPTEST_RNG_SEED=$RANDOM looks elsewhere.

@@ -30,5 +30,21 @@ need() { # need PROGRAM PACKAGE: installs a Debian package when its program is m
   command -v "$1" >/dev/null
 }
 
+begin_cluster() { # Kubernetes comes up beside what follows; await_cluster waits for it
+  mkdir -p target
+  # In a group of its own, with all that it starts: it ends with this script.
+  setsid tests/kind/up.sh >target/cluster.log 2>&1 &
+  cluster=$!
+  trap 'kill -- "-$cluster" 2>/dev/null' EXIT
+  tail -n +1 -f --pid=$cluster target/cluster.log 2>/dev/null | sed -u 's/^/    cluster: /' &
+}
+
+await_cluster() {
+  local status=0
+  wait "$cluster" || status=$?
+  trap - EXIT
+  return $status
+}
+
 # What the scripts themselves use; Rust, Go and a C compiler are the user's to bring.
 need python3 python3
