@@ -53,7 +53,10 @@ pub fn arguments(fsync: bool, dir: &Path, own: &Addresses, master: Option<&str>)
 
 /// A connection.
 pub struct Node {
+    address: String,
     socket: BufReader<TcpStream>,
+    /// The node has said that it closes this connection: the next request needs another.
+    closing: bool,
     json: bool,
     bulk: BulkWriter,
     head: String,
@@ -72,7 +75,9 @@ impl Node {
     /// Connects. Batches are sent as JSON if so wished, otherwise over the bulk interface.
     pub fn connect(address: &str, json: bool) -> Outcome<Self> {
         Ok(Node {
-            socket: BufReader::with_capacity(16 << 10, connect(address)?),
+            address: address.to_owned(),
+            socket: reader(address)?,
+            closing: false,
             json,
             bulk: BulkWriter::new(DIMENSION),
             head: String::new(),
@@ -82,6 +87,9 @@ impl Node {
 
     /// Sends one request and returns its answer.
     pub fn ask(&mut self, what: &str, headers: &str, body: &[u8]) -> Outcome<Answer> {
+        if std::mem::take(&mut self.closing) {
+            self.socket = reader(&self.address)?;
+        }
         self.head.clear();
         // A string takes everything.
         let _ = write!(
@@ -110,6 +118,8 @@ impl Node {
             };
             if name.eq_ignore_ascii_case("content-length") {
                 length = value.trim().parse().unwrap_or(0);
+            } else if name.eq_ignore_ascii_case("connection") {
+                self.closing = value.trim().eq_ignore_ascii_case("close");
             }
         }
         let mut body = vec![0; length];
@@ -215,6 +225,10 @@ impl Client for Node {
                 .collect(),
         ))
     }
+}
+
+fn reader(address: &str) -> Outcome<BufReader<TcpStream>> {
+    Ok(BufReader::with_capacity(16 << 10, connect(address)?))
 }
 
 /// What is read of a vector.
