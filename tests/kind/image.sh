@@ -49,8 +49,11 @@ step() { # step NAME USUALLY PART ARGUMENT…: its output goes to a log; a line 
 image_exists() { docker image inspect "$1" >/dev/null 2>&1; }
 
 # --- Go programs ----------------------------------------------------------------------------------------------------
+# What the programs are made from: another version, or another program, makes them anew.
+recipe() { cat "$here/env.sh" "$here/image.sh" "$here"/go/*/* | sha256sum; }
 have_programs() {
   local program
+  [ "$(cat "$bin/recipe" 2>/dev/null)" = "$(recipe)" ] || return 1
   for program in "${programs[@]}"; do [ -x "$bin/$program" ] || return 1; done
 }
 # All programs as one module: they agree on the versions of the libraries that they have in common, Kubernetes' client
@@ -104,6 +107,7 @@ MODULE
   # By itself: it still spells a library's name as it was once, and Go refuses both spellings in one command.
   link github.com/rancher/local-path-provisioner
   mv "$built"/* "$bin/"
+  recipe >"$bin/recipe"
   rmdir "$built"
 }
 go_lane() {

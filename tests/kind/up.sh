@@ -6,6 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/env.sh"
 nodes=("$KIND_CLUSTER_NAME-control-plane" "$KIND_CLUSTER_NAME-worker" "$KIND_CLUSTER_NAME-worker2")
 mkdir -p "$VECTORIZER_CACHE/bin"
+(. "$here/../steps.sh") # installs what scripts use
 
 api() { kubectl --request-timeout=5s "$@"; }
 since=0 # nodes must have been heard of after this: a node that was just killed still counts as ready for a while
@@ -24,6 +25,7 @@ sys.exit(not set(sys.argv[2:]) <= ready & heard)' "$since" "${nodes[@]}" 2>/dev/
     api -n local-path-storage rollout status deployment/local-path-provisioner --timeout=3s >/dev/null 2>&1
 }
 exists() { docker inspect "${nodes[0]}" >/dev/null 2>&1; }
+ours() { grep -qs "name: kind-$KIND_CLUSTER_NAME\$" "$KUBECONFIG"; } # that file is written here and nowhere else
 revive() { # nodes that a test or a killed engine left paused or stopped
   local node state
   for node in "${nodes[@]}"; do
@@ -53,6 +55,11 @@ if command -v flock >/dev/null && ! flock -n 9; then
   flock 9
 fi
 "$here/engine.sh" 9>&-
+if exists && ! ours; then
+  echo "a kind cluster named $KIND_CLUSTER_NAME exists that was not made here: choose another name with" \
+    "KIND_CLUSTER_NAME=…, or remove it with: kind delete cluster --name $KIND_CLUSTER_NAME" >&2
+  exit 1
+fi
 if exists && revive; then
   if ! healthy; then
     say "waiting for the cluster to come back (usually under a minute)"

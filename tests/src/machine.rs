@@ -57,6 +57,13 @@ pub async fn restore(client: &Client, machine: &str) -> Result<()> {
     .await
 }
 
+/// Lets no new pods on a machine, or lets them again.
+pub async fn cordon(machine: &str, closed: bool) -> Result<()> {
+    let command = if closed { "cordon" } else { "uncordon" };
+    shell::must("kubectl", &[command, machine]).await?;
+    Ok(())
+}
+
 /// Sends a signal to the processes of a pod whose command line contains `program`, from the machine that it runs on.
 /// Answers how many got it.
 pub async fn signal(

@@ -23,6 +23,45 @@ fn named_tests() -> BTreeSet<(String, String)> {
         .collect()
 }
 
+/// Every Markdown file that is not made by a build.
+fn documents(folder: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            documents(&path, found);
+        } else if name.ends_with(".md") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    let mut all = Vec::new();
+    documents(&root(), &mut all);
+    assert!(all.len() > 8, "{} documents", all.len());
+    let mut dangling = Vec::new();
+    for document in all {
+        let text = std::fs::read_to_string(&document).unwrap();
+        let links = text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split([')', '#']).next());
+        let local = links.filter(|link| !link.is_empty() && !link.contains("://"));
+        let folder = document.parent().unwrap();
+        let missing = local.filter(|link| !folder.join(link).exists());
+        dangling.extend(missing.map(|link| format!("{}: {link}", document.display())));
+    }
+    assert!(
+        dangling.is_empty(),
+        "links to nothing:\n{}",
+        dangling.join("\n")
+    );
+}
+
 #[test]
 fn every_test_named_in_the_table_of_the_specification_exists() {
     let named = named_tests();
@@ -77,7 +116,7 @@ const WORDS: &[(&str, &str)] = &[
     ),
     (
         "Configuration: YAML",
-        "`replication.enabled`|`replication.role`|`replication.bind_address`|`replication.heartbeat_interval_secs`|\
+        "15002|7001|`replication.enabled`|`replication.role`|`replication.bind_address`|`replication.heartbeat_interval_secs`|\
          `replication.replica_timeout_secs`|`replication.log_size`|`replication.master_address`|\
          `replication.reconnect_interval_secs`",
     ),
@@ -105,6 +144,11 @@ const WORDS: &[(&str, &str)] = &[
          `lag_operations`|`Connected`|`Syncing`|`Lagging`|`Disconnected`",
     ),
     ("Replication modes", "Async|Sync"),
+    (
+        "Use cases and best practices",
+        "High availability|Read scaling|Monitoring|lag|log|multiple replicas|heartbeat|promote|`configure_replication`|\
+         `get_replication_status`|`get_replication_stats`|`list_replicas`",
+    ),
 ];
 
 #[test]

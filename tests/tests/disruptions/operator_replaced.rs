@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use vectorizer_e2e::checker::pod::Checker;
 use vectorizer_e2e::cluster::{Cluster, START};
-use vectorizer_e2e::failure::{OrFail, Result};
+use vectorizer_e2e::failure::{OrFail, Result, ensure};
 use vectorizer_e2e::scope::{OPERATOR_NAMESPACE, Scope, scenario};
 use vectorizer_e2e::shell;
 use vectorizer_e2e::wait::seconds;
@@ -36,9 +36,11 @@ async fn replaced(scope: Scope) -> Result<()> {
     let uninstall = ["uninstall", "vectorizer-operator", "--wait"];
     shell::must("helm", &[&uninstall[..], &namespace].concat()).await?;
     let without = checker.acknowledged(200, seconds(60)).await;
+    let listed = looked_after_by_name(&scope, &cluster).await;
     // Whatever came of it, other scenarios need the operator.
     shell::must(&format!("{ROOT}/tests/install.sh"), &[]).await?;
     without?;
+    listed?;
     cluster.ready(1, START).await?;
     assert_eq!(processes(&scope).await?, before, "after the removal");
 
@@ -51,6 +53,16 @@ async fn replaced(scope: Scope) -> Result<()> {
         report.reasons
     );
     Ok(())
+}
+
+/// An operator that may see the namespaces of a list only does all that it does.
+async fn looked_after_by_name(scope: &Scope, cluster: &Cluster) -> Result<()> {
+    let only = format!("watchNamespaces={{{}}}", scope.namespace);
+    shell::must(&format!("{ROOT}/tests/install.sh"), &["--set", &only]).await?;
+    cluster.promote("listed", None, "Switchover").await?;
+    let record = cluster.promoted("listed", seconds(90)).await?;
+    ensure(record["result"] == "Succeeded", || record.to_string())?;
+    cluster.ready(1, START).await
 }
 
 /// Every pod's identity and how often its container was restarted.
