@@ -6,11 +6,12 @@
 //! command may be repeated.
 //!
 //! `primary` finds out who is master and starts changes of it, `start` handles the first start and the recovery of data
-//! found, `switchover` and `failover` carry changes on, `members` keeps labels and followers right, `concern` the write concern, `rollout` everything
+//! found, `switchover` and `failover` carry changes on, `grant` ends them, `members` keeps labels and followers right, `concern` the write concern, `rollout` everything
 //! about objects, volumes and pods, `status` puts it into words.
 
 mod concern;
 mod failover;
+mod grant;
 mod members;
 mod primary;
 mod rollout;

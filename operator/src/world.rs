@@ -387,6 +387,8 @@ pub struct PodSeen {
     pub ready: bool,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// Whether neither of the cluster's StatefulSets controls it: it remains of an earlier cluster of that name.
+    pub stranger: bool,
     /// The template that it was made from.
     pub revision: Option<String>,
     /// What keeps it from running, as its kubelet or the scheduler says.

@@ -41,6 +41,7 @@ fn target(bench: &Bench, step: TargetStep) -> Memory {
             pod: Some("demo-replica-0".into()),
             node_id: None,
             wanted: None,
+            avoid: None,
             from: Some("demo-master-0".into()),
             from_epoch: 1,
             from_boot: None,

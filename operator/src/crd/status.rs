@@ -154,6 +154,9 @@ pub struct TargetStatus {
     /// The pod that was asked for, when one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wanted: Option<String>,
+    /// The node that was granted an epoch and could not open it. Of equals, it is the last to be chosen again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub avoid: Option<Uuid>,
     /// The master when the change was decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,

@@ -41,6 +41,7 @@ pub(super) fn pod_seen(pod: &Pod, cordoned: bool) -> PodSeen {
         read_eligible: label(names::READ_ELIGIBLE).as_deref() == Some("true"),
         ready: status.is_some_and(|s| condition(s, "Ready") == Some("True")),
         deleting: metadata.deletion_timestamp.is_some(),
+        stranger: false,
         revision: label(names::REVISION),
         trouble: status.and_then(trouble),
         cordoned,

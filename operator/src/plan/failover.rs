@@ -10,9 +10,10 @@ use vectorizer_api::position::Position;
 use vectorizer_api::replication::Role;
 
 use super::concern::{may_lead, quorum};
+use super::grant::{granted, succeed};
 use super::primary::{give_up, holder_of, known_offset, still_asked_for};
-use super::{At, Draft, Expect, Severity, Step, members, seconds_since};
-use crate::crd::{PromoteMode, PromotionReason, PromotionResult, TargetStatus, TargetStep};
+use super::{At, Draft, Expect, Severity, Step, seconds_since};
+use crate::crd::{PromotionReason, PromotionResult, TargetStatus, TargetStep};
 use crate::names::reason;
 use crate::world::{LeaseSeen, Member, World};
 
@@ -330,11 +331,13 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
     }
     let has_promised = |m: &Member| m.state().is_some_and(|s| s.promised_epoch >= target.epoch);
     let promisers = candidates(world, &grant.concern).filter(|(m, _)| has_promised(m));
-    // Of those that hold the same: one whose data is sound, the one that was asked for, one that stays, the first.
+    // Of those that hold the same: one whose data is sound, one that did not fail to take over before, the one that was
+    // asked for, one that stays, the first.
     let sound = |m: &Member| m.state().is_some_and(|s| s.unlike.is_none());
     let rank = |m: &Member| {
         let wanted = target.wanted.as_ref() == Some(&m.pod);
-        (sound(m), wanted, world.is_wanted(m))
+        let failed = m.state().is_some_and(|s| target.avoid == Some(s.node_id));
+        (sound(m), !failed, wanted, world.is_wanted(m))
     };
     // Where nothing is promised about acknowledged writes, sound data comes before more of it.
     let asynchronous = grant.concern.acks == 0;
@@ -388,120 +391,4 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
         at: At::Exactly(position),
     });
     succeed(draft, &target, member, &holder, epoch, position);
-}
-
-/// The Lease names the new master. It is promoted, if it is not yet; if it died, there is another election.
-pub(super) fn granted(
-    draft: &mut Draft<'_>,
-    mut target: TargetStatus,
-    grant: &Grant,
-    holder: &Holder,
-) {
-    let world = draft.world;
-    let expired = matches!(&world.lease, LeaseSeen::Held { unchanged, .. } if unchanged.as_millis() >= u128::from(EXPIRE_MS));
-    let Some((member, state)) = world
-        .node(holder.node_id)
-        .and_then(|m| Some((m, m.state()?)))
-    else {
-        if expired {
-            let text = format!(
-                "{} died after it was granted epoch {}",
-                holder.pod, grant.epoch
-            );
-            return reelect(draft, target, &text);
-        }
-        let text = format!(
-            "{} does not answer after it was granted epoch {}",
-            holder.pod, grant.epoch
-        );
-        return draft.wait(Severity::Trouble, reason::PROMOTION_WAITS, text);
-    };
-    let (Some(to), Some(present)) = (draft.peer(member), holder_of(member)) else {
-        return;
-    };
-    if state.role == Role::Master && state.master_epoch == grant.epoch {
-        return succeed(draft, &target, member, holder, grant.epoch, state.position);
-    }
-    let unopened = state.position.epoch < grant.epoch;
-    if !unopened || !state.has_data {
-        // It opened the epoch in an earlier process and takes the next one by itself.
-        if expired {
-            return reelect(draft, target, "the new master stopped and does not go on");
-        }
-        return draft.wait(
-            Severity::Trouble,
-            reason::MASTER_RESTARTING,
-            format!("{} is restarting", member.pod),
-        );
-    }
-    let mut epoch = grant.epoch;
-    if present.boot_id != holder.boot_id || state.promised_epoch > epoch {
-        // Granted to a process that is gone before it began.
-        epoch = world.highest_epoch().max(target.epoch) + 1;
-        target.epoch = epoch;
-        draft.memory.target = Some(target.clone());
-        draft.record();
-        draft.steps.push(Step::SetLease {
-            expect: Expect::Content(grant.clone()),
-            grant: Grant {
-                cluster: grant.cluster,
-                epoch,
-                holder: Some(present.clone()),
-                concern: grant.concern.clone(),
-            },
-        });
-    }
-    draft.steps.push(Step::Promote {
-        to,
-        epoch,
-        at: At::Exactly(state.position),
-    });
-    succeed(draft, &target, member, &present, epoch, state.position);
-}
-
-fn succeed(
-    draft: &mut Draft<'_>,
-    target: &TargetStatus,
-    member: &Member,
-    holder: &Holder,
-    epoch: u64,
-    at: Position,
-) {
-    let lost = match (target.mode, target.reason) {
-        (PromoteMode::Switchover, _) => Some(0),
-        (PromoteMode::Failover, PromotionReason::Recovery) => None,
-        (
-            PromoteMode::Failover,
-            PromotionReason::Requested
-            | PromotionReason::ScaleDown
-            | PromotionReason::Rollout
-            | PromotionReason::Drain
-            | PromotionReason::Deposed,
-        ) => Some(target.known_offset.saturating_sub(at.offset)),
-    };
-    let mut text = format!("{} is the master now, in epoch {epoch}", member.pod);
-    match lost {
-        Some(0) => text.push_str("; nothing is known to be lost"),
-        Some(lost) => text.push_str(&format!("; at least {lost} operations are lost")),
-        None => {}
-    }
-    if let Some(wanted) = target.wanted.as_ref().filter(|w| **w != member.pod) {
-        text.push_str(&format!("; {wanted} was asked for, but holds less"));
-    }
-    members::crown(draft, target, member, holder, epoch, lost, text);
-}
-
-/// What was granted or handed over has nobody who can take it: the most advanced node becomes the master.
-pub(super) fn reelect(draft: &mut Draft<'_>, mut target: TargetStatus, why: &str) {
-    target.mode = PromoteMode::Failover;
-    target.step = TargetStep::Vacating;
-    target.step_at = draft.time();
-    target.pod = None;
-    target.node_id = None;
-    target.epoch = draft.world.highest_epoch().max(target.epoch) + 1;
-    target.message = Some(why.to_owned());
-    draft.memory.target = Some(target);
-    draft.record();
-    draft.tell(true, reason::PROMOTION_WAITS, why);
-    draft.fast = true;
 }

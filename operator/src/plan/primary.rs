@@ -288,6 +288,7 @@ pub(super) fn reservation(
         pod: None,
         node_id: None,
         wanted: request.target.clone(),
+        avoid: None,
         from: master.map(|m| m.pod.clone()),
         from_epoch: master.map_or(0, |m| m.epoch),
         from_boot: master.map(|m| m.boot_id),

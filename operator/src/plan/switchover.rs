@@ -10,7 +10,7 @@ use vectorizer_api::replication::{ReplicaStatus, Role};
 
 use super::concern::may_lead;
 use super::primary::{give_up, holder_of, known_offset, still_asked_for};
-use super::{At, Draft, Expect, Severity, Step, failover, members};
+use super::{At, Draft, Expect, Severity, Step, failover, grant, members};
 use crate::crd::{
     MasterStatus, Promote, PromoteMode, PromotionReason, PromotionResult, TargetStatus, TargetStep,
 };
@@ -42,9 +42,7 @@ pub(super) fn advance(draft: &mut Draft<'_>, target: TargetStatus) {
         Some(h.node_id) == target.node_id && grant.epoch > target.from_epoch
     };
     match &grant.holder {
-        Some(holder) if granted_to_target(holder) => {
-            failover::granted(draft, target, grant, holder)
-        }
+        Some(holder) if granted_to_target(holder) => grant::granted(draft, target, grant, holder),
         Some(holder) if holder.node_id == master.node_id => match target.step {
             TargetStep::Reserved => begin(draft, target, &master, grant),
             TargetStep::HandingOver => resume(draft, target, &master, grant),
@@ -120,12 +118,12 @@ fn resume(draft: &mut Draft<'_>, target: TargetStatus, master: &MasterStatus, gr
             Some(new) if !may_lead(&grant.concern, new) => {
                 let text =
                     "the target is no member by now: the most advanced member becomes the master";
-                failover::reelect(draft, target, text);
+                grant::reelect(draft, target, text);
             }
             Some(new) => go(draft, target, old, new, grant),
             None if draft.now() > target.deadline.0 => {
                 let text = "the target is gone after the handover: the most advanced node becomes the master";
-                failover::reelect(draft, target, text);
+                grant::reelect(draft, target, text);
             }
             None => draft.wait(
                 Severity::Trouble,
@@ -350,25 +348,31 @@ fn unfit(
     }
 }
 
-/// The master died in the middle and a person asks for a failover: this one turns into it.
-pub(super) fn becomes_failover(draft: &mut Draft<'_>, target: TargetStatus, request: &Promote) {
+/// The master died in the middle, or the target does not begin, and a person asks for a failover: this one turns into it.
+pub(super) fn becomes_failover(draft: &mut Draft<'_>, mut target: TargetStatus, request: &Promote) {
+    let holder = draft.world.lease.grant().and_then(|g| g.holder.as_ref());
+    let granted = holder.is_some_and(|h| Some(h.node_id) == target.node_id);
     let alive = draft
         .memory
         .master
         .as_ref()
         .and_then(|m| draft.world.node(m.node_id))
         .is_some();
-    if alive {
+    // Once the epoch is the target's, the old master can do nothing about it, whether it answers or not.
+    if alive && !granted {
         return advance(draft, target);
     }
     if let Some(id) = &target.request_id {
         draft.memory.handled(id);
     }
-    let mut target = target;
+    if granted {
+        target.avoid = target.node_id;
+    }
+    target.wanted = request.target.clone();
     target.request_id = Some(request.request_id.clone());
     target.mode = PromoteMode::Failover;
     target.max_lag_operations = request.max_lag_operations;
-    failover::reelect(
+    grant::reelect(
         draft,
         target,
         "a failover was asked for in the middle of a handover",

@@ -12,3 +12,4 @@ mod promotion;
 mod rollout;
 mod start;
 mod steady;
+mod stuck;

@@ -37,6 +37,8 @@ pub(crate) struct Node {
     pub(crate) hidden: bool,
     /// Whether it answers questions and no commands, as its disk hangs.
     pub(crate) hangs: bool,
+    /// The commands that it always refuses.
+    pub(crate) refuses: Vec<&'static str>,
     /// Whether, as master, it goes by what is on record.
     pub(crate) settled: bool,
     /// What of its data was found to be unlike its master's.
@@ -60,7 +62,7 @@ pub(crate) struct Model {
     objects: BTreeMap<ObjectRef, (String, Stamp)>,
     pub(crate) taken: BTreeSet<ObjectRef>,
     pub(crate) claims: BTreeMap<String, ClaimSeen>,
-    sets: [Option<SetSeen>; 2],
+    pub(crate) sets: [Option<SetSeen>; 2],
     secrets: Secrets,
     now_ms: u64,
     serial: u128,
@@ -454,6 +456,7 @@ impl Model {
                     target: *target,
                 };
                 let cluster = to.cluster;
+                self.willing(&to.pod, "handover")?;
                 self.command(&to.pod, &Command::Handover { cluster, plan })?;
                 if self.node(&to.pod).facts.writing {
                     let target = self.nodes.values().find(|n| n.facts.node_id == *target);
@@ -472,6 +475,7 @@ impl Model {
                     At::Exactly(position) => *position,
                     At::HandedOver => handed_over.ok_or("no handover")?,
                 };
+                self.willing(&to.pod, "promote")?;
                 self.promotions.push(to.pod.clone());
                 self.command(
                     &to.pod,
@@ -529,10 +533,8 @@ impl Model {
                 Ok(())
             }
             Step::Orphan { set, .. } => {
-                let index = if set.ends_with("-master") { 0 } else { 1 };
-                self.sets[index] = None;
-                self.objects
-                    .retain(|r, _| r.kind != Kind::StatefulSet || r.name != *set);
+                let is_master = set.ends_with("-master");
+                self.carry_out_orphan(if is_master { Set::Master } else { Set::Replica });
                 Ok(())
             }
             Step::Replace { pod, uid } => {
@@ -541,6 +543,14 @@ impl Model {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// A StatefulSet is gone, and its pods are not.
+    pub(crate) fn carry_out_orphan(&mut self, set: Set) {
+        if let Some(seen) = self.sets[set.index()].take() {
+            self.objects
+                .retain(|r, _| r.kind != Kind::StatefulSet || r.name != seen.name);
         }
     }
 
@@ -563,6 +573,13 @@ impl Model {
         }
         let version = self.lease.as_ref().map_or(0, |(v, _, _)| *v) + 1;
         self.lease = Some((version, grant.clone(), self.now_ms));
+        Ok(())
+    }
+
+    fn willing(&mut self, pod: &str, command: &str) -> Result<(), String> {
+        if self.node(pod).refuses.contains(&command) {
+            return Err(format!("{pod} refuses: not this time"));
+        }
         Ok(())
     }
 
@@ -636,6 +653,7 @@ impl Model {
                     read_eligible: false,
                     ready: true,
                     deleting: false,
+                    stranger: false,
                     revision: revision.clone(),
                     trouble: None,
                     cordoned: false,
@@ -644,6 +662,7 @@ impl Model {
                 stalled: false,
                 hidden: false,
                 hangs: false,
+                refuses: Vec::new(),
                 settled: true,
                 unlike: None,
                 permit_until: 0,
@@ -672,7 +691,8 @@ impl Model {
             .as_ref()
             .map_or(0, |s| s.replicas)
             .max(self.cluster.spec.replicas);
-        let mut places = vec![(Set::Master, 0)];
+        let mut places: BTreeSet<_> = self.nodes.keys().copied().collect();
+        places.insert((Set::Master, 0));
         places.extend((0..replicas).map(|n| (Set::Replica, n)));
         let members = places.into_iter().map(|place| self.member(place)).collect();
         let lease = match &self.lease {

@@ -1,0 +1,63 @@
+//! Changes of the master that cannot go on as they were begun: each of them ends, and somebody writes.
+
+use super::model::Model;
+use crate::crd::{PromoteMode, PromotionResult, TargetStep};
+
+fn last(model: &Model) -> crate::crd::LastPromotion {
+    model.status.last_promotion.clone().unwrap()
+}
+
+fn step(model: &Model) -> Option<TargetStep> {
+    model.status.target.as_ref().map(|t| t.step)
+}
+
+#[test]
+fn a_target_that_cannot_open_its_epoch_is_replaced_by_somebody_who_can() {
+    let mut model = Model::healthy(3);
+    model.node("demo-replica-1").refuses.push("promote");
+    model.ask("a", PromoteMode::Switchover, Some("demo-replica-1"));
+    let acknowledged = model.acknowledged;
+    for _ in 0..100 {
+        model.pass();
+    }
+    let master = model.master().expect("somebody writes");
+    assert_ne!(master, "demo-replica-1");
+    assert!(model.node(&master).facts.end.offset > acknowledged);
+    model.settle();
+    model.assert_sound();
+}
+
+#[test]
+fn one_that_is_elected_and_cannot_open_its_epoch_is_replaced_by_the_next() {
+    let mut model = Model::healthy(3);
+    model.kill("demo-master-0");
+    model.node("demo-replica-0").refuses.push("promote");
+    model.ask("a", PromoteMode::Failover, None);
+    for _ in 0..250 {
+        model.pass();
+    }
+    assert_eq!(model.master().as_deref(), Some("demo-replica-1"));
+    model.revive("demo-master-0");
+    model.settle();
+    model.assert_sound();
+}
+
+#[test]
+fn a_failover_can_be_asked_for_once_the_target_was_granted_the_epoch() {
+    let mut model = Model::healthy(3);
+    model.node("demo-replica-1").refuses.push("promote");
+    model.ask("a", PromoteMode::Switchover, Some("demo-replica-1"));
+    model.pass();
+    model.ask("b", PromoteMode::Failover, Some("demo-replica-0"));
+    model.pass();
+    let target = model.status.target.clone().unwrap();
+    assert_eq!(
+        target.mode,
+        PromoteMode::Failover,
+        "although the old master answers"
+    );
+    model.settle();
+    model.assert_sound();
+    assert_eq!(model.master().as_deref(), Some("demo-replica-0"));
+    assert_eq!(model.status.handled_requests, ["a", "b"]);
+}
