@@ -54,6 +54,15 @@ fn begin(draft: &mut Draft<'_>, mut target: TargetStatus) {
             "the master is alive and accepts writes: ask for mode Switchover, which loses nothing";
         return give_up(draft, target, PromotionResult::Refused, text);
     }
+    let holder = world.lease.grant().and_then(|g| g.holder.as_ref());
+    let holder = holder.and_then(|h| world.node(h.node_id));
+    if let Some(back) =
+        holder.filter(|m| m.is_master() && m.state().is_some_and(|s| s.writable))
+    {
+        // It keeps its Lease alive: there would be nothing but waiting from now on.
+        let text = format!("{} accepts writes; nothing has changed", back.pod);
+        return give_up(draft, target, PromotionResult::Failed, text);
+    }
     let concern = draft.recorded_concern();
     let trouble = match check(world, &target, &concern) {
         Ok(()) => evidence(world).err(),

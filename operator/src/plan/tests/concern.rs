@@ -281,3 +281,24 @@ fn a_node_that_is_no_member_is_not_elected_whatever_it_holds() {
     let elected = model.status.last_promotion.clone().unwrap();
     assert_eq!(elected.to, Some(member));
 }
+
+#[test]
+fn an_election_that_was_reserved_ends_when_the_old_master_writes_again() {
+    let mut model = healthy(3, 1);
+    let pods = ["demo-master-0", "demo-replica-0", "demo-replica-1"];
+    for pod in pods {
+        model.kill(pod);
+    }
+    model.pass_time(20_000);
+    // It answers before it has taken the next epoch.
+    model.node("demo-master-0").alive = true;
+    model.pass();
+    assert!(model.status.target.is_some());
+    for pod in pods {
+        model.revive(pod);
+    }
+    model.settle();
+    assert_eq!(model.status.target, None);
+    model.assert_sound();
+    assert_eq!(model.master().as_deref(), Some("demo-master-0"));
+}
