@@ -100,7 +100,7 @@ pub(super) fn objects(draft: &mut Draft<'_>) -> (Vec<Object>, Vec<ObjectRef>) {
 }
 
 /// Pods of the replica set: as many as wanted, but never without the master, as it was when the pass began, is now
-/// decided, or will be, and never without a member whose acknowledgements count. Objects are applied before any command: what the commands will change is not true yet.
+/// decided, or will be, and never without a member whose acknowledgements count; none goes while there is no master. Objects are applied before any command: what the commands will change is not true yet.
 fn replica_pods(draft: &Draft<'_>) -> u32 {
     let world = draft.world;
     let before = (&world.status.master, &world.status.target);
@@ -131,7 +131,18 @@ fn replica_pods(draft: &Draft<'_>) -> u32 {
     let exist = world.sets[Set::Replica.index()]
         .as_ref()
         .map_or(0, |s| s.replicas);
-    world.cluster.spec.replicas.max(needed.min(exist))
+    // Without a master, and as long as one is elected, any of them may hold the most.
+    let electing = [before.1, now.1]
+        .into_iter()
+        .flatten()
+        .any(|t| t.mode == PromoteMode::Failover);
+    let leaderless = draft.memory.master.is_some() && draft.confirmed_master().is_none();
+    let needed = if electing || leaderless {
+        exist
+    } else {
+        needed.min(exist)
+    };
+    world.cluster.spec.replicas.max(needed)
 }
 
 /// The size in a set's template: what it has, until the claims have grown and it can be made anew.

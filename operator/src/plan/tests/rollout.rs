@@ -202,3 +202,41 @@ fn a_master_stays_when_everything_is_drained() {
     model.assert_sound();
     assert!(model.promotions.is_empty());
 }
+
+#[test]
+fn nobody_is_scaled_away_while_there_is_no_master() {
+    let mut model = Model::healthy(3);
+    model.node("demo-replica-0").stalled = true;
+    for _ in 0..20 {
+        model.pass();
+    }
+    model.kill("demo-master-0");
+    model.cluster.spec.replicas = 1;
+    for _ in 0..20 {
+        model.pass();
+    }
+    assert!(model.nodes.contains_key(&(Set::Replica, 1)), "it holds the most");
+    model.node("demo-replica-0").stalled = false;
+    model.ask("a", PromoteMode::Failover, None);
+    let fencing = |m: &Model| {
+        let target = m.status.target.as_ref();
+        target.is_some_and(|t| t.step == crate::crd::TargetStep::Fencing)
+    };
+    while !fencing(&model) {
+        let plan = model.plan();
+        let vacated = plan
+            .steps
+            .iter()
+            .position(|s| matches!(s, Step::Fence { .. }));
+        model.pass_until(vacated.unwrap_or(usize::MAX));
+    }
+    model.cluster.spec.replicas = 0;
+    model.pass();
+    assert!(model.nodes.contains_key(&(Set::Replica, 1)), "in an election");
+    model.cluster.spec.replicas = 1;
+    model.settle();
+    model.revive("demo-master-0");
+    model.settle();
+    model.assert_sound();
+    assert_eq!(model.nodes.len(), 2, "with a master, it goes on");
+}
