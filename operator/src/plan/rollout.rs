@@ -128,9 +128,15 @@ fn replica_pods(draft: &Draft<'_>) -> u32 {
         .map(|m| m.ordinal + 1)
         .max()
         .unwrap_or(0);
-    let exist = world.sets[Set::Replica.index()]
-        .as_ref()
-        .map_or(0, |s| s.replicas);
+    // A set that is made anew finds its pods where they were.
+    let pods = world
+        .members
+        .iter()
+        .filter(|m| m.set == Set::Replica && m.seen.is_some());
+    let exist = match &world.sets[Set::Replica.index()] {
+        Some(set) => set.replicas,
+        None => pods.map(|m| m.ordinal + 1).max().unwrap_or(0),
+    };
     // Without a master, and as long as one is elected, any of them may hold the most.
     let electing = [before.1, now.1]
         .into_iter()
@@ -188,7 +194,13 @@ pub(super) fn claims(draft: &mut Draft<'_>) {
             reason::CLAIMS_GROWING,
             format!("volumes of {} grow to {}", seen.name, size.as_str()),
         );
-        if behind.is_empty() {
+        // While there is no set, nobody keeps its pods: none is in doubt then.
+        let steady = draft.confirmed_master().is_some()
+            && !world
+                .members
+                .iter()
+                .any(|m| m.seen.is_some() && !world.is_wanted(m));
+        if behind.is_empty() && steady {
             draft.steps.push(Step::Orphan {
                 set: seen.name.clone(),
                 uid: seen.uid.clone(),

@@ -302,3 +302,37 @@ fn an_election_that_was_reserved_ends_when_the_old_master_writes_again() {
     model.assert_sound();
     assert_eq!(model.master().as_deref(), Some("demo-master-0"));
 }
+
+#[test]
+fn a_set_that_is_made_anew_for_larger_volumes_keeps_the_pods_of_members() {
+    let mut model = healthy(4, 1);
+    let before = model.concern();
+    model.cluster.spec.storage.size = crate::crd::Amount::from("20Gi");
+    model.cluster.claim_bytes = model.cluster.spec.storage.size.value().unwrap();
+    model.cluster.spec.replicas = 1;
+    // The one that is to stay does not acknowledge, so that the others stay members.
+    model.node("demo-replica-0").stalled = true;
+    for _ in 0..50 {
+        model.pass();
+    }
+    assert_eq!(model.concern(), before);
+    assert!(model.nodes.contains_key(&(Set::Replica, 2)));
+    model.node("demo-replica-0").stalled = false;
+    model.settle();
+    model.assert_sound();
+    assert!(!model.nodes.contains_key(&(Set::Replica, 2)));
+    let size = |n: usize| model.sets[n].clone().unwrap().claim_size;
+    assert_eq!(size(1), crate::crd::Amount::from("20Gi"));
+}
+
+#[test]
+fn a_set_that_is_not_there_at_the_moment_comes_back_with_all_members() {
+    let mut model = healthy(4, 1);
+    model.carry_out_orphan(Set::Replica);
+    model.cluster.spec.replicas = 1;
+    model.node("demo-replica-0").stalled = true;
+    for _ in 0..50 {
+        model.pass();
+    }
+    assert!(model.nodes.contains_key(&(Set::Replica, 2)));
+}

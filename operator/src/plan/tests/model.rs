@@ -378,8 +378,10 @@ impl Model {
             }
             let electing = self.status.target.as_ref();
             let electing = electing.is_some_and(|t| t.step == TargetStep::Fencing);
-            let soft = matches!(step, Step::Follow { .. } | Step::Label { .. })
-                || electing && matches!(step, Step::Fence { .. });
+            let soft = matches!(
+                step,
+                Step::Follow { .. } | Step::Label { .. } | Step::Members { .. }
+            ) || electing && matches!(step, Step::Fence { .. });
             if let Err(why) = self.carry_out(step, &mut handed_over)
                 && !soft
             {
