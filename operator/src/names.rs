@@ -171,6 +171,11 @@ pub fn claim(pod: &str) -> String {
     format!("{DATA_VOLUME}-{pod}")
 }
 
+/// The pod that a claim is for.
+pub fn pod_of_claim(claim: &str) -> Option<&str> {
+    claim.strip_prefix(DATA_VOLUME)?.strip_prefix('-')
+}
+
 /// The labels that everything of one cluster carries.
 pub fn labels(cluster: &str) -> std::collections::BTreeMap<String, String> {
     [

@@ -92,7 +92,7 @@ pub async fn observe(
     let (objects, taken) = objects(from, &cluster).await?;
     let lease = lease(from, &cluster, remembered).await?;
     let sets = [Set::Master, Set::Replica].map(|set| set_seen(from, &cluster, set));
-    let pods = pods::pods(from, &cluster).await;
+    let pods = pods::pods(from, &cluster, &sets).await;
     let (members, replicas) = members(from, &cluster, &sets, pods, &credentials).await;
     Ok(World {
         now: Timestamp::now(),

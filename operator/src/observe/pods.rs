@@ -7,10 +7,14 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use super::cache::belongs;
 use super::{Sources, is_cordoned, place};
 use crate::names;
-use crate::world::{Cluster, PodSeen, Set};
+use crate::world::{Cluster, PodSeen, Set, SetSeen};
 
 /// Every pod of the cluster's two sets.
-pub(super) async fn pods(from: &Sources<'_>, cluster: &Cluster) -> BTreeMap<(Set, u32), PodSeen> {
+pub(super) async fn pods(
+    from: &Sources<'_>,
+    cluster: &Cluster,
+    sets: &[Option<SetSeen>; 2],
+) -> BTreeMap<(Set, u32), PodSeen> {
     let ours = |pod: &Pod| belongs(&pod.metadata, &cluster.namespace, &cluster.name);
     let mut seen = BTreeMap::new();
     for pod in from.caches.pods.state_filter(ours) {
@@ -22,16 +26,18 @@ pub(super) async fn pods(from: &Sources<'_>, cluster: &Cluster) -> BTreeMap<(Set
             Some(node) => is_cordoned(from, node).await,
             None => false,
         };
-        seen.insert(place, pod_seen(&pod, cordoned));
+        let set = sets[place.0.index()].as_ref().map(|s| s.uid.as_str());
+        seen.insert(place, pod_seen(&pod, set, cordoned));
     }
     seen
 }
 
-/// What matters of a pod.
-pub(super) fn pod_seen(pod: &Pod, cordoned: bool) -> PodSeen {
+/// What matters of a pod, whose StatefulSet has that uid.
+pub(super) fn pod_seen(pod: &Pod, set: Option<&str>, cordoned: bool) -> PodSeen {
     let metadata = &pod.metadata;
     let label = |key: &str| metadata.labels.as_ref().and_then(|l| l.get(key)).cloned();
     let status = pod.status.as_ref();
+    let mut owners = metadata.owner_references.iter().flatten();
     PodSeen {
         uid: metadata.uid.clone().unwrap_or_default(),
         ip: status
@@ -41,7 +47,7 @@ pub(super) fn pod_seen(pod: &Pod, cordoned: bool) -> PodSeen {
         read_eligible: label(names::READ_ELIGIBLE).as_deref() == Some("true"),
         ready: status.is_some_and(|s| condition(s, "Ready") == Some("True")),
         deleting: metadata.deletion_timestamp.is_some(),
-        stranger: false,
+        stranger: !owners.any(|o| o.controller == Some(true) && Some(o.uid.as_str()) == set),
         revision: label(names::REVISION),
         trouble: status.and_then(trouble),
         cordoned,
@@ -89,7 +95,7 @@ status:
   - { name: node, image: x, imageID: '', ready: false, restartCount: 0, state: { waiting: { reason: ImagePullBackOff } } }
 ");
         assert_eq!(
-            pod_seen(&pod, false).trouble.as_deref(),
+            pod_seen(&pod, None, false).trouble.as_deref(),
             Some("ImagePullBackOff")
         );
     }
@@ -104,9 +110,22 @@ status:
   containerStatuses:
   - { name: node, image: x, imageID: '', ready: false, restartCount: 0, state: { waiting: { reason: ContainerCreating } } }
 ");
-        let seen = pod_seen(&pod, false);
+        let seen = pod_seen(&pod, None, false);
         assert_eq!(seen.trouble, None);
         assert!(!seen.ready && seen.read_eligible);
         assert_eq!(seen.ip.as_deref(), Some("10.0.0.7"));
+    }
+
+    #[test]
+    fn a_pod_of_a_set_that_was_deleted_is_a_stranger() {
+        let pod = pod("
+metadata:
+  name: demo-replica-0
+  uid: u
+  ownerReferences: [{ apiVersion: apps/v1, kind: StatefulSet, name: demo-replica, uid: old, controller: true }]
+");
+        assert!(!pod_seen(&pod, Some("old"), false).stranger);
+        assert!(pod_seen(&pod, Some("new"), false).stranger);
+        assert!(pod_seen(&pod, None, false).stranger);
     }
 }

@@ -1,12 +1,15 @@
 //! The first start of a cluster, once in its life, and the recovery of data that was there before its status.
 
 use vectorizer_api::lease::{Grant, Holder};
+use vectorizer_api::replication::Role;
 
 use super::primary::{holder_of, master_status, own_reservation, reserve};
 use super::{Draft, Expect, Severity, Step, failover, members};
 use crate::crd::{Initialization, PromoteMode, PromotionReason, TargetStep};
 use crate::names::{self, reason};
-use crate::world::{LeaseSeen, Member};
+use crate::world::{
+    Kind, LeaseSeen, Member, PodSeen, SecretSeen, Set, World, parse_pod,
+};
 
 /// Nobody has been decided to be master yet.
 pub(super) fn start(draft: &mut Draft<'_>) {
@@ -15,10 +18,16 @@ pub(super) fn start(draft: &mut Draft<'_>) {
         let text = format!("Lease {} belongs to somebody else", world.cluster.name);
         return draft.wait(Severity::Blocked, reason::NAME_TAKEN, text);
     }
-    // All of them: one that does not answer may be the one that holds data.
+    if let Some(taken) = taken(world) {
+        let text = format!("waiting for {taken} to go: it is of something else under this name");
+        return draft.wait(Severity::Progress, reason::STARTING, text);
+    }
+    // All of them: one that does not answer may be the one that holds data. What is on its way out, or is left of a
+    // cluster that was deleted, says nothing about this one.
     let silent: Vec<_> = world
-        .wanted()
-        .filter(|m| m.state().is_none())
+        .members
+        .iter()
+        .filter(|m| world.is_wanted(m) && m.state().is_none() || m.seen.as_ref().is_some_and(leaves))
         .map(|m| m.pod.as_str())
         .collect();
     if !silent.is_empty() {
@@ -28,6 +37,16 @@ pub(super) fn start(draft: &mut Draft<'_>) {
         );
         return draft.wait(Severity::Progress, reason::STARTING, text);
     }
+    let left_out = volumes_without_pods(world);
+    if draft.memory.initialization.is_none() && !left_out.is_empty() && !master_by_lease(world) {
+        let text = format!(
+            "there are volumes of replicas that spec.replicas = {} leaves out: {}; one of them may hold the most. Raise \
+             spec.replicas, or delete these claims if what they hold is not wanted",
+            world.cluster.spec.replicas,
+            left_out.join(", ")
+        );
+        return draft.wait(Severity::Blocked, reason::FOREIGN_DATA, text);
+    }
     let first = names::first_master(&world.cluster.name);
     let data: Vec<&Member> = world.members.iter().filter(|m| m.holds_data()).collect();
     let only_first = data.iter().all(|m| m.pod == first);
@@ -36,6 +55,61 @@ pub(super) fn start(draft: &mut Draft<'_>) {
         None if data.is_empty() => initialize(draft, &first),
         Some(Initialization::Decided | Initialization::Done) | None => recover(draft, &data),
     }
+}
+
+/// A pod that will be another soon.
+fn leaves(pod: &PodSeen) -> bool {
+    pod.deleting || pod.stranger
+}
+
+/// Something of ours that is still somebody else's: a cluster that was deleted goes bit by bit.
+fn taken(world: &World) -> Option<String> {
+    let set = world.taken.iter().find(|r| r.kind == Kind::StatefulSet);
+    if let Some(set) = set {
+        return Some(set.to_string());
+    }
+    let secrets = [
+        (world.secrets.auth, names::auth_secret(&world.cluster.name)),
+        (
+            world.secrets.internal,
+            names::internal_secret(&world.cluster.name),
+        ),
+    ];
+    let taken = secrets.into_iter().find(|(s, _)| *s == SecretSeen::Taken);
+    taken.map(|(_, name)| format!("Secret {name}"))
+}
+
+/// Claims that were kept for pods that are not wanted and do not answer.
+fn volumes_without_pods(world: &World) -> Vec<&str> {
+    let answers = |pod: &str| world.member(pod).is_some_and(|m| m.state().is_some());
+    let left_out = |claim: &&str| {
+        let Some(pod) = names::pod_of_claim(claim) else {
+            return false;
+        };
+        let place = parse_pod(&world.cluster.name, pod);
+        let surplus = place.is_some_and(|(set, ordinal)| match set {
+            Set::Master => ordinal > 0,
+            Set::Replica => ordinal >= world.cluster.spec.replicas,
+        });
+        surplus && !answers(pod)
+    };
+    world
+        .claims
+        .keys()
+        .map(String::as_str)
+        .filter(left_out)
+        .collect()
+}
+
+/// Whether somebody writes as the Lease says, so that only the status was lost.
+fn master_by_lease(world: &World) -> bool {
+    let Some(grant) = world.lease.grant() else {
+        return false;
+    };
+    let holder = grant.holder.as_ref().and_then(|h| world.node(h.node_id));
+    holder.and_then(Member::state).is_some_and(|s| {
+        s.role == Role::Master && s.master_epoch == grant.epoch
+    })
 }
 
 /// Makes the first pod the master. Written down first; repeated until the node says that it holds the cluster.

@@ -148,3 +148,71 @@ fn a_lost_status_is_written_again_and_changes_nothing_else() {
     assert_eq!(model.master(), master);
     assert!(model.promotions.is_empty());
 }
+
+#[test]
+fn a_kept_volume_that_no_replica_would_have_waits_for_a_person() {
+    let mut model = Model::new(1);
+    model.cluster.spec.storage.on_delete = crate::crd::OnDelete::Retain;
+    let kept = crate::world::ClaimSeen {
+        requested: crate::crd::Amount::from("10Gi"),
+    };
+    model.claims.insert("data-demo-replica-1".into(), kept);
+    model.pass();
+    for _ in 0..5 {
+        let plan = model.pass();
+        let starts =
+            |s: &Step| matches!(s, Step::Initialize { .. } | Step::Promote { .. } | Step::Record(_));
+        assert!(!plan.steps.iter().any(starts), "{:?}", plan.steps);
+    }
+    assert_eq!(model.condition(condition::DEGRADED).1, reason::FOREIGN_DATA);
+    let said = model.status.conditions.iter();
+    let said: Vec<_> = said.map(|c| c.message.as_str()).collect();
+    assert!(said.join(" ").contains("data-demo-replica-1"), "{said:?}");
+    model.cluster.spec.replicas = 2;
+    model.settle();
+    model.assert_sound();
+}
+
+#[test]
+fn pods_that_are_going_hold_nothing_to_recover() {
+    for stranger in [false, true] {
+        let mut model = Model::new(1);
+        model.pass();
+        for (n, pod) in ["demo-master-0", "demo-replica-0"].into_iter().enumerate() {
+            let node = model.node(pod);
+            node.facts.cluster = Some(Uuid::from_u128(7));
+            node.facts.has_data = true;
+            node.facts.end.offset = n as u64 + 1;
+            node.pod.deleting = !stranger;
+            node.pod.stranger = stranger;
+        }
+        for _ in 0..3 {
+            let plan = model.pass();
+            assert!(plan.steps.is_empty(), "{:?}", plan.steps);
+        }
+        assert_eq!(model.condition(condition::PROGRESSING).1, reason::STARTING);
+        for pod in ["demo-master-0", "demo-replica-0"] {
+            model.lose_volume(pod);
+            model.node(pod).pod.deleting = false;
+            model.node(pod).pod.stranger = false;
+        }
+        model.settle();
+        model.assert_sound();
+        assert_eq!(model.status.cluster, Some(model.cluster.uid));
+    }
+}
+
+#[test]
+fn nothing_starts_while_a_set_of_that_name_belongs_to_somebody_else() {
+    let mut model = Model::new(1);
+    model.pass();
+    let set = crate::world::ObjectRef {
+        kind: crate::world::Kind::StatefulSet,
+        name: "demo-replica".into(),
+    };
+    model.taken.insert(set);
+    assert!(model.pass().steps.is_empty());
+    model.taken.clear();
+    model.settle();
+    model.assert_sound();
+}
