@@ -312,10 +312,15 @@ pub fn plan(world: &World) -> Plan {
     let mut secrets = Vec::new();
     if !paused {
         // A new master takes effect with this plan; who follows and serves it is looked at in the next.
-        if draft.memory.target.is_none() && draft.memory.master.is_some() && !draft.crowned {
-            members::follow(&mut draft);
-            members::label(&mut draft);
-            concern::settle(&mut draft);
+        if draft.memory.master.is_some() && !draft.crowned {
+            // A change that waits to begin has changed nothing: who serves and follows is kept right meanwhile.
+            if !primary::past_return(&draft) {
+                members::follow(&mut draft);
+                members::label(&mut draft);
+            }
+            if draft.memory.target.is_none() {
+                concern::settle(&mut draft);
+            }
         }
         rollout::pods(&mut draft);
         rollout::claims(&mut draft);

@@ -61,3 +61,21 @@ fn a_failover_can_be_asked_for_once_the_target_was_granted_the_epoch() {
     assert_eq!(model.master().as_deref(), Some("demo-replica-0"));
     assert_eq!(model.status.handled_requests, ["a", "b"]);
 }
+
+#[test]
+fn pods_are_labelled_and_followed_while_a_switchover_waits_to_begin() {
+    let mut model = Model::healthy(3);
+    model.node("demo-replica-1").stalled = true;
+    model.ask("a", PromoteMode::Switchover, Some("demo-replica-1"));
+    model.pass();
+    model.delete_pod("demo-master-0");
+    for _ in 0..5 {
+        model.pass();
+    }
+    assert_eq!(step(&model), Some(TargetStep::Reserved));
+    let master = model.node("demo-master-0").clone();
+    assert_eq!(master.pod.role.as_deref(), Some("master"));
+    let address = format!("{}:7001", master.pod.ip.unwrap());
+    let follows = |standing: &Standing| matches!(standing, Standing::Replica { master_address, .. } if *master_address == address);
+    assert!(follows(&model.node("demo-replica-0").facts.standing));
+}
