@@ -341,7 +341,8 @@ pub(super) fn unsettled(world: &World, member: &Member, master: &Member) -> Opti
             ReplicaStatus::Connected => None,
             ReplicaStatus::Syncing => Some(format!("{pod} is in its first sync")),
             ReplicaStatus::Lagging | ReplicaStatus::Disconnected => {
-                Some(format!("{pod} is {} operations behind", r.lag_operations))
+                // How far is a figure, and changes with every write: see `nodes` in the status.
+                Some(format!("{pod} is behind"))
             }
         },
         Some(_) | None => Some(format!("{pod} is not connected to the master")),

@@ -206,3 +206,33 @@ fn nobody_is_told_to_follow_twice() {
     model.settle();
     model.assert_sound();
 }
+
+#[test]
+fn how_far_a_replica_lags_is_a_figure_and_no_news() {
+    let mut model = Model::healthy(3);
+    model.node("demo-replica-1").lag_ms = 5_000;
+    model.pass();
+    let at = |lag: u64| {
+        let mut world = model.world();
+        for replica in world.replicas.iter_mut().flatten() {
+            if replica.lag_ms > 0 {
+                replica.lag_operations = lag;
+            }
+        }
+        crate::plan::plan(&world).status
+    };
+    assert!(!is_news(&at(1_000), &at(2_000), Some(Duration::from_secs(3))));
+    // Nor while a switchover waits for it.
+    model.ask("a", crate::crd::PromoteMode::Switchover, Some("demo-replica-1"));
+    model.pass();
+    let at = |lag: u64| {
+        let mut world = model.world();
+        for replica in world.replicas.iter_mut().flatten() {
+            if replica.lag_ms > 0 {
+                replica.lag_operations = lag;
+            }
+        }
+        crate::plan::plan(&world).status
+    };
+    assert!(!is_news(&at(1_000), &at(2_000), Some(Duration::from_secs(3))));
+}
