@@ -90,10 +90,11 @@ pub async fn observe(
 ) -> Result<World, ObserveError> {
     let credentials = secrets::credentials(from, &cluster, remembered).await?;
     let (objects, taken) = objects(from, &cluster).await?;
-    let lease = lease(from, &cluster, remembered).await?;
     let sets = [Set::Master, Set::Replica].map(|set| set_seen(from, &cluster, set));
     let pods = pods::pods(from, &cluster, &sets).await;
     let (members, replicas) = members(from, &cluster, &sets, pods, &credentials).await;
+    let changing = status.target.is_some();
+    let lease = lease(from, &cluster, remembered, changing, &members).await?;
     Ok(World {
         now: Timestamp::now(),
         claims: claims(from, &cluster),
@@ -214,17 +215,21 @@ pub fn api_resource(kind: Kind) -> ApiResource {
     ApiResource::from_gvk_with_plural(&gvk, plural)
 }
 
+/// The Lease. What the watch knows is enough while a master that answers writes by it; in the middle of a change, and
+/// before it is taken for granted that nobody can write, it is asked for: the watch may be behind.
 async fn lease(
     from: &Sources<'_>,
     cluster: &Cluster,
     remembered: &mut Remembered,
+    changing: bool,
+    members: &[Member],
 ) -> Result<LeaseSeen, ObserveError> {
     let name = names::lease(&cluster.name);
     let known = from
         .caches
         .leases
         .get(&Key::new(&name).within(&cluster.namespace));
-    let lease = match known {
+    let lease = match known.filter(|lease| !changing && is_written_by(lease, members)) {
         Some(lease) => Some((*lease).clone()),
         None => {
             let api: Api<Lease> = Api::namespaced(from.client.clone(), &cluster.namespace);
@@ -244,6 +249,17 @@ async fn lease(
         &mut remembered.lease,
         Instant::now(),
     ))
+}
+
+/// Whether one of those who answer is the master that a Lease names.
+fn is_written_by(lease: &Lease, members: &[Member]) -> bool {
+    parse_lease(lease).is_ok_and(|grant| {
+        let holder = grant.holder.as_ref().map(|h| h.node_id);
+        let states = members.iter().filter_map(Member::state);
+        states
+            .filter(|s| s.role == Role::Master && s.master_epoch == grant.epoch)
+            .any(|s| Some(s.node_id) == holder)
+    })
 }
 
 /// What a Lease says, and for how long this very version has been seen by this process.

@@ -368,6 +368,11 @@ fn reelect_if_nobody_can(draft: &mut Draft<'_>) {
     else {
         return;
     };
+    // Older than what was decided, as it is seen right after a promotion: whoever was granted the epoch has it.
+    let decided = draft.memory.master.as_ref().map_or(0, |m| m.epoch);
+    if grant.epoch < decided || grant.holder.is_none() && grant.epoch == decided {
+        return;
+    }
     let expired = unchanged.as_millis() >= u128::from(EXPIRE_MS);
     let nobody = match &grant.holder {
         None => true,

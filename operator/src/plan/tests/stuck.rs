@@ -1,7 +1,10 @@
 //! Changes of the master that cannot go on as they were begun: each of them ends, and somebody writes.
 
+use vectorizer_replication::command::Standing;
+
 use super::model::Model;
 use crate::crd::{PromoteMode, PromotionResult, TargetStep};
+use crate::plan::{Step, plan};
 
 fn last(model: &Model) -> crate::crd::LastPromotion {
     model.status.last_promotion.clone().unwrap()
@@ -78,4 +81,36 @@ fn pods_are_labelled_and_followed_while_a_switchover_waits_to_begin() {
     let address = format!("{}:7001", master.pod.ip.unwrap());
     let follows = |standing: &Standing| matches!(standing, Standing::Replica { master_address, .. } if *master_address == address);
     assert!(follows(&model.node("demo-replica-0").facts.standing));
+}
+
+#[test]
+fn what_was_known_of_the_lease_before_a_promotion_does_not_undo_it() {
+    let records = |plan: &crate::plan::Plan| plan.steps.iter().any(|s| matches!(s, Step::Record(_)));
+    let mut model = Model::healthy(3);
+    let before = model.world().lease;
+    model.ask("a", PromoteMode::Switchover, Some("demo-replica-1"));
+    model.pass();
+    model.pass();
+    assert_eq!(model.status.target, None);
+    let mut world = model.world();
+    world.lease = before;
+    assert!(!records(&plan(&world)), "the old master's");
+
+    let mut model = Model::healthy(3);
+    model.kill("demo-master-0");
+    model.ask("a", PromoteMode::Failover, None);
+    let mut vacant = None;
+    for _ in 0..100 {
+        model.pass();
+        let lease = model.world().lease;
+        if lease.grant().is_some_and(|g| g.holder.is_none()) {
+            vacant = Some(lease);
+        }
+    }
+    assert_eq!(model.master().as_deref(), Some("demo-replica-0"));
+    model.revive("demo-master-0");
+    model.settle();
+    let mut world = model.world();
+    world.lease = vacant.unwrap();
+    assert!(!records(&plan(&world)), "the vacant one");
 }
