@@ -10,7 +10,7 @@ use vectorizer_api::replication::{ReplicaStatus, Role};
 
 use super::concern::may_lead;
 use super::primary::{give_up, holder_of, known_offset, still_asked_for};
-use super::{At, Draft, Expect, Severity, Step, failover, grant, members};
+use super::{At, Draft, Expect, Severity, Step, failover, grant, members, seconds_since};
 use crate::crd::{
     MasterStatus, Promote, PromoteMode, PromotionReason, PromotionResult, TargetStatus, TargetStep,
 };
@@ -19,6 +19,8 @@ use crate::world::{LeaseSeen, Member, World};
 
 /// For how long one attempt may hold writes, in ms. The target has everything but the last moment when it begins.
 const HOLD_MS: u64 = 5_000;
+/// The same in seconds.
+const HOLD_SECS: f64 = 5.0;
 
 /// Goes on with a switchover.
 pub(super) fn advance(draft: &mut Draft<'_>, target: TargetStatus) {
@@ -75,16 +77,18 @@ fn begin(draft: &mut Draft<'_>, mut target: TargetStatus, master: &MasterStatus,
     target.from_boot = grant.holder.as_ref().map(|h| h.boot_id);
     target.epoch = world.highest_epoch() + 1;
     target.known_offset = known_offset(world);
-    match ready(draft, &target, master, grant) {
+    let outcome = ready(draft, &target, master, grant);
+    // Whoever asked counts on nothing happening after the deadline.
+    if draft.now() > target.deadline.0 {
+        let trouble = outcome.err().or(target.message.clone());
+        let text = format!(
+            "could not begin in time, nothing has changed: {}",
+            trouble.as_deref().unwrap_or("its time was over before it began")
+        );
+        return give_up(draft, target, PromotionResult::Failed, text);
+    }
+    match outcome {
         Ok((old, new)) => go(draft, target, old, new, grant),
-        Err(trouble) if draft.now() > target.deadline.0 => {
-            give_up(
-                draft,
-                target,
-                PromotionResult::Failed,
-                format!("could not begin in time, nothing has changed: {trouble}"),
-            );
-        }
         Err(trouble) => {
             draft.wait(Severity::Progress, reason::PROMOTION_WAITS, trouble.clone());
             target.message = Some(trouble);
@@ -140,17 +144,22 @@ fn resume(draft: &mut Draft<'_>, target: TargetStatus, master: &MasterStatus, gr
             "the request was withdrawn; the master goes on writing",
         );
     }
-    match ready(draft, &target, master, grant) {
+    let outcome = ready(draft, &target, master, grant);
+    // Where nothing stands in the way, one attempt more than could have begun at the deadline.
+    let patience = match outcome {
+        Ok(_) => HOLD_SECS,
+        Err(_) => 0.0,
+    };
+    if seconds_since(draft.now(), &target.deadline) > patience {
+        let said = target.message.clone().or(outcome.err());
+        let text = format!(
+            "not done in time, the master goes on writing: {}",
+            said.as_deref().unwrap_or("its time is over")
+        );
+        return give_up(draft, target, PromotionResult::Failed, text);
+    }
+    match outcome {
         Ok((old, new)) => go(draft, target, old, new, grant),
-        Err(trouble) if draft.now() > target.deadline.0 => {
-            let said = target.message.clone().unwrap_or(trouble);
-            give_up(
-                draft,
-                target,
-                PromotionResult::Failed,
-                format!("not done in time, the master goes on writing: {said}"),
-            );
-        }
         Err(trouble) => draft.wait(Severity::Progress, reason::PROMOTION_WAITS, trouble),
     }
 }

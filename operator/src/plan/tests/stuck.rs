@@ -114,3 +114,34 @@ fn what_was_known_of_the_lease_before_a_promotion_does_not_undo_it() {
     world.lease = vacant.unwrap();
     assert!(!records(&plan(&world)), "the vacant one");
 }
+
+#[test]
+fn a_deadline_counts_although_both_sides_have_become_ready() {
+    let mut model = Model::healthy(3);
+    model.node("demo-replica-1").stalled = true;
+    model.ask("a", PromoteMode::Switchover, Some("demo-replica-1"));
+    model.pass();
+    assert_eq!(step(&model), Some(TargetStep::Reserved));
+    model.pass_time(60_000);
+    model.node("demo-replica-1").stalled = false;
+    model.pass();
+    assert_eq!(last(&model).result, PromotionResult::Failed);
+    assert_eq!(model.master().as_deref(), Some("demo-master-0"));
+    assert!(model.promotions.is_empty());
+}
+
+#[test]
+fn a_handover_that_is_always_refused_ends_at_the_deadline() {
+    let mut model = Model::healthy(3);
+    model.node("demo-master-0").refuses.push("handover");
+    model.ask("a", PromoteMode::Switchover, Some("demo-replica-1"));
+    model.pass();
+    assert_eq!(step(&model), Some(TargetStep::HandingOver));
+    for _ in 0..160 {
+        model.pass();
+    }
+    assert_eq!(model.status.target, None);
+    assert_eq!(last(&model).result, PromotionResult::Failed);
+    assert!(last(&model).message.contains("not this time"), "{}", last(&model).message);
+    assert_eq!(model.master().as_deref(), Some("demo-master-0"));
+}
