@@ -326,6 +326,17 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
         let text = too_few(&grant.concern, promised, needed);
         return draft.wait(Severity::Blocked, reason::PROMOTION_WAITS, text);
     }
+    // Nothing says how far a recovery's data went: the most advanced volume may be the one that is missing.
+    let has_promised = |m: &Member| m.state().is_some_and(|s| s.promised_epoch >= target.epoch);
+    if target.reason == PromotionReason::Recovery
+        && let Some(missing) = world.wanted().find(|m| !has_promised(m))
+    {
+        let text = format!(
+            "{} has not promised: whoever holds the most has to be known before there is a master",
+            missing.pod
+        );
+        return draft.wait(Severity::Trouble, reason::PROMOTION_WAITS, text);
+    }
     let awaited = |m: &&Member| {
         m.state().is_none() && m.seen.as_ref().is_some_and(|p| p.ready && !p.deleting)
     };
@@ -338,7 +349,6 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
         );
         return draft.wait(Severity::Trouble, reason::PROMOTION_WAITS, text);
     }
-    let has_promised = |m: &Member| m.state().is_some_and(|s| s.promised_epoch >= target.epoch);
     let promisers = candidates(world, &grant.concern).filter(|(m, _)| has_promised(m));
     // Of those that hold the same: one whose data is sound, one that did not fail to take over before, the one that was
     // asked for, one that stays, the first.

@@ -216,3 +216,37 @@ fn nothing_starts_while_a_set_of_that_name_belongs_to_somebody_else() {
     model.settle();
     model.assert_sound();
 }
+
+#[test]
+fn a_recovery_waits_for_every_volume_also_after_its_first_pass() {
+    let mut old = Model::healthy(3);
+    old.node("demo-replica-0").stalled = true;
+    for _ in 0..8 {
+        old.pass();
+    }
+    let mut model = Model::new(2);
+    model.cluster.uid = Uuid::from_u128(0xc2);
+    model.pass();
+    for pod in ["demo-master-0", "demo-replica-0", "demo-replica-1"] {
+        model.node(pod).facts = vectorizer_replication::command::RoleFacts {
+            writing: false,
+            ..old.node(pod).facts.clone()
+        };
+    }
+    // The one that holds the most, alone.
+    model.node("demo-replica-1").facts.end.offset += 3;
+    while model.status.target.is_none() {
+        let plan = model.plan();
+        let fence = plan.steps.iter().position(|s| matches!(s, Step::Fence { .. }));
+        model.pass_until(fence.unwrap_or(usize::MAX));
+    }
+    model.kill("demo-replica-1");
+    for _ in 0..100 {
+        model.pass();
+    }
+    assert_eq!(model.promotions, Vec::<String>::new());
+    model.revive("demo-replica-1");
+    model.settle();
+    model.assert_sound();
+    assert_eq!(model.promotions, ["demo-replica-1"]);
+}
