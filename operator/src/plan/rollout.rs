@@ -169,18 +169,22 @@ pub(super) fn claims(draft: &mut Draft<'_>) {
     let size = &world.cluster.spec.storage.size;
     let wanted = world.cluster.claim_bytes;
     let smaller = |amount: &Amount| amount.value().is_some_and(|bytes| bytes < wanted);
+    // While there is no set, nobody keeps its pods: none is in doubt then.
+    let steady = draft.confirmed_master().is_some()
+        && !world
+            .members
+            .iter()
+            .any(|m| m.seen.is_some() && !world.is_wanted(m));
     for set in [Set::Master, Set::Replica] {
-        let Some(seen) = world.sets[set.index()]
+        let template = world.sets[set.index()]
             .as_ref()
-            .filter(|s| !s.deleting && smaller(&s.claim_size))
-        else {
-            continue;
-        };
+            .filter(|s| !s.deleting && smaller(&s.claim_size));
         let claims = world
             .members
             .iter()
             .filter(|m| m.set == set)
             .map(|m| names::claim(&m.pod));
+        // Also one that was kept from an earlier, smaller cluster.
         let behind: Vec<_> = claims
             .filter(|name| {
                 world
@@ -189,18 +193,19 @@ pub(super) fn claims(draft: &mut Draft<'_>) {
                     .is_some_and(|c| smaller(&c.requested))
             })
             .collect();
+        if template.is_none() && behind.is_empty() {
+            continue;
+        }
         draft.wait(
             Severity::Progress,
             reason::CLAIMS_GROWING,
-            format!("volumes of {} grow to {}", seen.name, size.as_str()),
+            format!(
+                "volumes of {}s grow to {}",
+                set.as_str(),
+                size.as_str()
+            ),
         );
-        // While there is no set, nobody keeps its pods: none is in doubt then.
-        let steady = draft.confirmed_master().is_some()
-            && !world
-                .members
-                .iter()
-                .any(|m| m.seen.is_some() && !world.is_wanted(m));
-        if behind.is_empty() && steady {
+        if let Some(seen) = template.filter(|_| behind.is_empty() && steady) {
             draft.steps.push(Step::Orphan {
                 set: seen.name.clone(),
                 uid: seen.uid.clone(),

@@ -3,7 +3,7 @@
 use super::model::Model;
 use crate::crd::{Amount, PromoteMode, PromotionReason};
 use crate::plan::Step;
-use crate::world::Set;
+use crate::world::{ClaimSeen, Set};
 
 #[test]
 fn more_replicas_are_filled_and_fewer_are_let_go() {
@@ -239,4 +239,20 @@ fn nobody_is_scaled_away_while_there_is_no_master() {
     model.settle();
     model.assert_sound();
     assert_eq!(model.nodes.len(), 2, "with a master, it goes on");
+}
+
+#[test]
+fn claims_that_were_kept_grow_to_the_size_of_the_template() {
+    let mut model = Model::healthy(2);
+    let small = ClaimSeen {
+        requested: Amount::from("5Gi"),
+    };
+    model.claims.insert("data-demo-replica-0".into(), small);
+    let plan = model.plan();
+    let grows = |s: &Step| matches!(s, Step::GrowClaim { claim, .. } if claim == "data-demo-replica-0");
+    assert!(plan.steps.iter().any(grows), "{:?}", plan.steps);
+    let orphans = |s: &Step| matches!(s, Step::Orphan { .. });
+    assert!(!plan.steps.iter().any(orphans));
+    model.settle();
+    model.assert_sound();
 }
