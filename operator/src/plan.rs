@@ -405,7 +405,9 @@ impl<'w> Draft<'w> {
         if let Some(grant) = self.world.lease.grant() {
             return grant.concern.clone();
         }
-        let master = self.world.members.iter().find(|m| m.is_master());
+        // Two may call themselves master for a moment: the later one knows.
+        let masters = self.world.members.iter().filter(|m| m.is_master());
+        let master = masters.max_by_key(|m| m.state().map_or(0, |s| s.master_epoch));
         match master.and_then(Member::state) {
             Some(state) => Concern {
                 members: state.members.iter().copied().collect(),

@@ -56,9 +56,7 @@ fn begin(draft: &mut Draft<'_>, mut target: TargetStatus) {
     }
     let holder = world.lease.grant().and_then(|g| g.holder.as_ref());
     let holder = holder.and_then(|h| world.node(h.node_id));
-    if let Some(back) =
-        holder.filter(|m| m.is_master() && m.state().is_some_and(|s| s.writable))
-    {
+    if let Some(back) = holder.filter(|m| m.is_master() && m.state().is_some_and(|s| s.writable)) {
         // It keeps its Lease alive: there would be nothing but waiting from now on.
         let text = format!("{} accepts writes; nothing has changed", back.pod);
         return give_up(draft, target, PromotionResult::Failed, text);

@@ -199,11 +199,7 @@ pub(super) fn claims(draft: &mut Draft<'_>) {
         draft.wait(
             Severity::Progress,
             reason::CLAIMS_GROWING,
-            format!(
-                "volumes of {}s grow to {}",
-                set.as_str(),
-                size.as_str()
-            ),
+            format!("volumes of {}s grow to {}", set.as_str(), size.as_str()),
         );
         if let Some(seen) = template.filter(|_| behind.is_empty() && steady) {
             draft.steps.push(Step::Orphan {

@@ -7,9 +7,7 @@ use super::primary::{holder_of, master_status, own_reservation, reserve};
 use super::{Draft, Expect, Severity, Step, failover, members};
 use crate::crd::{Initialization, PromoteMode, PromotionReason, TargetStep};
 use crate::names::{self, reason};
-use crate::world::{
-    Kind, LeaseSeen, Member, PodSeen, SecretSeen, Set, World, parse_pod,
-};
+use crate::world::{Kind, LeaseSeen, Member, PodSeen, SecretSeen, Set, World, parse_pod};
 
 /// Nobody has been decided to be master yet.
 pub(super) fn start(draft: &mut Draft<'_>) {
@@ -27,7 +25,9 @@ pub(super) fn start(draft: &mut Draft<'_>) {
     let silent: Vec<_> = world
         .members
         .iter()
-        .filter(|m| world.is_wanted(m) && m.state().is_none() || m.seen.as_ref().is_some_and(leaves))
+        .filter(|m| {
+            world.is_wanted(m) && m.state().is_none() || m.seen.as_ref().is_some_and(leaves)
+        })
         .map(|m| m.pod.as_str())
         .collect();
     if !silent.is_empty() {
@@ -107,9 +107,9 @@ fn master_by_lease(world: &World) -> bool {
         return false;
     };
     let holder = grant.holder.as_ref().and_then(|h| world.node(h.node_id));
-    holder.and_then(Member::state).is_some_and(|s| {
-        s.role == Role::Master && s.master_epoch == grant.epoch
-    })
+    holder
+        .and_then(Member::state)
+        .is_some_and(|s| s.role == Role::Master && s.master_epoch == grant.epoch)
 }
 
 /// Makes the first pod the master. Written down first; repeated until the node says that it holds the cluster.

@@ -83,7 +83,9 @@ fn begin(draft: &mut Draft<'_>, mut target: TargetStatus, master: &MasterStatus,
         let trouble = outcome.err().or(target.message.clone());
         let text = format!(
             "could not begin in time, nothing has changed: {}",
-            trouble.as_deref().unwrap_or("its time was over before it began")
+            trouble
+                .as_deref()
+                .unwrap_or("its time was over before it began")
         );
         return give_up(draft, target, PromotionResult::Failed, text);
     }

@@ -215,7 +215,10 @@ fn nobody_is_scaled_away_while_there_is_no_master() {
     for _ in 0..20 {
         model.pass();
     }
-    assert!(model.nodes.contains_key(&(Set::Replica, 1)), "it holds the most");
+    assert!(
+        model.nodes.contains_key(&(Set::Replica, 1)),
+        "it holds the most"
+    );
     model.node("demo-replica-0").stalled = false;
     model.ask("a", PromoteMode::Failover, None);
     let fencing = |m: &Model| {
@@ -232,7 +235,10 @@ fn nobody_is_scaled_away_while_there_is_no_master() {
     }
     model.cluster.spec.replicas = 0;
     model.pass();
-    assert!(model.nodes.contains_key(&(Set::Replica, 1)), "in an election");
+    assert!(
+        model.nodes.contains_key(&(Set::Replica, 1)),
+        "in an election"
+    );
     model.cluster.spec.replicas = 1;
     model.settle();
     model.revive("demo-master-0");
@@ -249,7 +255,8 @@ fn claims_that_were_kept_grow_to_the_size_of_the_template() {
     };
     model.claims.insert("data-demo-replica-0".into(), small);
     let plan = model.plan();
-    let grows = |s: &Step| matches!(s, Step::GrowClaim { claim, .. } if claim == "data-demo-replica-0");
+    let grows =
+        |s: &Step| matches!(s, Step::GrowClaim { claim, .. } if claim == "data-demo-replica-0");
     assert!(plan.steps.iter().any(grows), "{:?}", plan.steps);
     let orphans = |s: &Step| matches!(s, Step::Orphan { .. });
     assert!(!plan.steps.iter().any(orphans));

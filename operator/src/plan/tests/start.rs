@@ -160,8 +160,12 @@ fn a_kept_volume_that_no_replica_would_have_waits_for_a_person() {
     model.pass();
     for _ in 0..5 {
         let plan = model.pass();
-        let starts =
-            |s: &Step| matches!(s, Step::Initialize { .. } | Step::Promote { .. } | Step::Record(_));
+        let starts = |s: &Step| {
+            matches!(
+                s,
+                Step::Initialize { .. } | Step::Promote { .. } | Step::Record(_)
+            )
+        };
         assert!(!plan.steps.iter().any(starts), "{:?}", plan.steps);
     }
     assert_eq!(model.condition(condition::DEGRADED).1, reason::FOREIGN_DATA);
@@ -237,7 +241,10 @@ fn a_recovery_waits_for_every_volume_also_after_its_first_pass() {
     model.node("demo-replica-1").facts.end.offset += 3;
     while model.status.target.is_none() {
         let plan = model.plan();
-        let fence = plan.steps.iter().position(|s| matches!(s, Step::Fence { .. }));
+        let fence = plan
+            .steps
+            .iter()
+            .position(|s| matches!(s, Step::Fence { .. }));
         model.pass_until(fence.unwrap_or(usize::MAX));
     }
     model.kill("demo-replica-1");

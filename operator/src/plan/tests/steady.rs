@@ -221,9 +221,17 @@ fn how_far_a_replica_lags_is_a_figure_and_no_news() {
         }
         crate::plan::plan(&world).status
     };
-    assert!(!is_news(&at(1_000), &at(2_000), Some(Duration::from_secs(3))));
+    assert!(!is_news(
+        &at(1_000),
+        &at(2_000),
+        Some(Duration::from_secs(3))
+    ));
     // Nor while a switchover waits for it.
-    model.ask("a", crate::crd::PromoteMode::Switchover, Some("demo-replica-1"));
+    model.ask(
+        "a",
+        crate::crd::PromoteMode::Switchover,
+        Some("demo-replica-1"),
+    );
     model.pass();
     let at = |lag: u64| {
         let mut world = model.world();
@@ -234,5 +242,9 @@ fn how_far_a_replica_lags_is_a_figure_and_no_news() {
         }
         crate::plan::plan(&world).status
     };
-    assert!(!is_news(&at(1_000), &at(2_000), Some(Duration::from_secs(3))));
+    assert!(!is_news(
+        &at(1_000),
+        &at(2_000),
+        Some(Duration::from_secs(3))
+    ));
 }

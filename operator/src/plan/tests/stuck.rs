@@ -85,7 +85,8 @@ fn pods_are_labelled_and_followed_while_a_switchover_waits_to_begin() {
 
 #[test]
 fn what_was_known_of_the_lease_before_a_promotion_does_not_undo_it() {
-    let records = |plan: &crate::plan::Plan| plan.steps.iter().any(|s| matches!(s, Step::Record(_)));
+    let records =
+        |plan: &crate::plan::Plan| plan.steps.iter().any(|s| matches!(s, Step::Record(_)));
     let mut model = Model::healthy(3);
     let before = model.world().lease;
     model.ask("a", PromoteMode::Switchover, Some("demo-replica-1"));
@@ -142,6 +143,32 @@ fn a_handover_that_is_always_refused_ends_at_the_deadline() {
     }
     assert_eq!(model.status.target, None);
     assert_eq!(last(&model).result, PromotionResult::Failed);
-    assert!(last(&model).message.contains("not this time"), "{}", last(&model).message);
+    assert!(
+        last(&model).message.contains("not this time"),
+        "{}",
+        last(&model).message
+    );
     assert_eq!(model.master().as_deref(), Some("demo-master-0"));
+}
+
+#[test]
+fn of_two_that_call_themselves_master_the_one_of_the_higher_epoch_says_who_belongs() {
+    let mut model = Model::healthy(3);
+    let mut world = model.world();
+    world.lease = crate::world::LeaseSeen::Missing;
+    let member = model.node("demo-replica-1").facts.node_id;
+    for (n, member_of) in [(0, 7), (1, 8)] {
+        let crate::world::Probe::State(state) = &mut world.members[n].probe else {
+            panic!("it answers");
+        };
+        state.role = vectorizer_api::replication::Role::Master;
+        state.master_epoch = member_of;
+        state.acks = u32::try_from(n).unwrap();
+        state.members = vec![member];
+    }
+    let restored = plan(&world).steps.into_iter().find_map(|s| match s {
+        Step::SetLease { grant, .. } => Some(grant),
+        _ => None,
+    });
+    assert_eq!(restored.unwrap().concern.acks, 1);
 }
