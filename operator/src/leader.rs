@@ -41,12 +41,13 @@ impl Leadership {
     /// Waits until this process leads. Calls `heard` whenever the Lease could be read.
     pub async fn acquire(&mut self, heard: impl Fn()) {
         loop {
-            match self.try_to_lead().await {
-                Ok(true) => return,
-                Ok(false) => heard(),
-                Err(error) => {
+            match tokio::time::timeout(EVERY, self.try_to_lead()).await {
+                Ok(Ok(true)) => return,
+                Ok(Ok(false)) => heard(),
+                Ok(Err(error)) => {
                     tracing::warn!(%error, lease = self.name, "cannot read or take the leadership lease")
                 }
+                Err(_) => tracing::warn!(lease = self.name, "the leadership lease: no answer"),
             }
             tokio::time::sleep(EVERY).await;
         }

@@ -4,6 +4,7 @@
 //! it out in order, `report` writes the status. Their data are in `world` and `plan`; what a user sees is in `crd`.
 
 pub mod act;
+pub mod api;
 pub mod controller;
 pub mod crd;
 pub mod leader;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
+use vectorizer_operator::api::{ANSWER_WITHIN, bounded};
 use vectorizer_operator::controller::{self, Options};
 use vectorizer_operator::leader::Leadership;
 use vectorizer_operator::telemetry::{LogFormat, Metrics, log, router};
@@ -89,7 +90,7 @@ async fn run(options: Run) -> Result<(), Failure> {
         }
     };
     tokio::pin!(stop);
-    let client = Client::try_default().await?;
+    let client = bounded(Client::try_default().await?, ANSWER_WITHIN);
     let mut leadership = Leadership::new(
         client.clone(),
         &options.lease_namespace,

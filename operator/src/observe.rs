@@ -414,11 +414,12 @@ async fn ask(from: &Sources<'_>, ip: &str, token: &str) -> (Probe, Option<Vec<Re
 
 /// Whether a Kubernetes node takes no new pods. When that may not be read, none counts as cordoned.
 async fn is_cordoned(from: &Sources<'_>, node: &str) -> bool {
-    let mut known = from.cordons.0.lock().await;
-    if let Some((read, cordoned)) = known.get(node)
+    // Not held while the API server is asked: all clusters look here.
+    let known = from.cordons.0.lock().await.get(node).copied();
+    if let Some((read, cordoned)) = known
         && read.elapsed() < CORDON_FOR
     {
-        return *cordoned;
+        return cordoned;
     }
     let api: Api<Node> = Api::all(from.client.clone());
     let cordoned = match api.get_opt(node).await {
@@ -428,6 +429,7 @@ async fn is_cordoned(from: &Sources<'_>, node: &str) -> bool {
             false
         }
     };
+    let mut known = from.cordons.0.lock().await;
     known.insert(node.to_owned(), (Instant::now(), cordoned));
     cordoned
 }

@@ -417,3 +417,20 @@ fn pauses_after_failures_double_up_to_a_bound() {
     assert_eq!(secs, [1, 2, 4, 8, 16, 32, 60, 60]);
     assert_eq!(backoff(u32::MAX, longest), longest);
 }
+
+#[tokio::test]
+async fn an_api_server_that_never_answers_ends_the_pass_in_time() {
+    let mut bench = Bench::start().await;
+    bench.api.put_lease(&grant(1, "demo-master-0"));
+    let lease = "/apis/coordination.k8s.io/v1/namespaces/default/leases/demo";
+    bench.api.never_answers(lease);
+    bench.within = Duration::from_millis(200);
+    let steps = vec![Step::SetLease {
+        expect: Expect::Content(grant(1, "demo-master-0")),
+        grant: grant(2, "demo-replica-0"),
+    }];
+    let done = tokio::time::timeout(Duration::from_secs(20), bench.act(steps)).await;
+    let refused = done.expect("it is not waited for longer").refused;
+    let refused = refused.expect("it is not taken for done").to_string();
+    assert!(refused.contains("no answer within 200ms"), "{refused}");
+}

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State as Shared};
@@ -23,6 +24,7 @@ use vectorizer_api::position::{Chain, History, Position};
 use vectorizer_api::replication::Role;
 
 use crate::act::{Done, Events, Targets, act};
+use crate::api::{ANSWER_WITHIN, bounded};
 use crate::crd::VectorizerCluster;
 use crate::plan::{Peer, Plan, Step, plan};
 use crate::render::{Object, Wanted, objects};
@@ -38,6 +40,7 @@ pub(super) struct ApiServer {
     objects: Arc<Mutex<BTreeMap<String, Value>>>,
     forbidden: Arc<Mutex<BTreeSet<String>>>,
     conflicts: Arc<Mutex<u32>>,
+    silent: Arc<Mutex<BTreeSet<String>>>,
     version: Arc<Mutex<u64>>,
     log: Log,
 }
@@ -48,6 +51,7 @@ impl ApiServer {
             objects: Arc::default(),
             forbidden: Arc::default(),
             conflicts: Arc::default(),
+            silent: Arc::default(),
             version: Arc::default(),
             log,
         }
@@ -108,6 +112,11 @@ impl ApiServer {
         self.forbidden.lock().unwrap().insert(path.to_owned());
     }
 
+    /// Replacements of that object are never answered.
+    pub(super) fn never_answers(&self, path: &str) {
+        self.silent.lock().unwrap().insert(path.to_owned());
+    }
+
     /// The next replacement meets somebody who was faster.
     pub(super) fn conflict_once(&self) {
         *self.conflicts.lock().unwrap() = 1;
@@ -130,6 +139,10 @@ impl ApiServer {
         let path = head.uri.path().to_owned();
         let bytes = body.collect().await.unwrap().to_bytes();
         let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let silent = self.silent.lock().unwrap().contains(&path);
+        if silent && head.method == Method::PUT {
+            std::future::pending::<()>().await;
+        }
         if self.forbidden.lock().unwrap().contains(&path) {
             return failure(403, "Forbidden", "quota exceeded");
         }
@@ -328,6 +341,8 @@ fn state(pod: &str, position: Position) -> State {
 pub(super) struct Bench {
     pub(super) api: ApiServer,
     pub(super) world: World,
+    /// How long the API server may take to answer.
+    pub(super) within: Duration,
     nodes: Nodes,
     base: String,
 }
@@ -377,6 +392,7 @@ impl Bench {
         Bench {
             api,
             world,
+            within: ANSWER_WITHIN,
             nodes,
             base,
         }
@@ -436,7 +452,7 @@ impl Bench {
     }
 
     pub(super) async fn run(&self, plan: &Plan) -> Done {
-        let client = self.api.client();
+        let client = bounded(self.api.client(), self.within);
         let nodes =
             vectorizer_api::client::Client::new("http://node", Timeouts::default()).unwrap();
         let events = Events::new(client.clone(), "test".into());
