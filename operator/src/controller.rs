@@ -158,17 +158,50 @@ fn pass(
         }
         let begun = Instant::now();
         let outcome = Box::pin(reconcile(&resource, &context, &mut known.remembered)).await;
-        known.failures = if outcome.is_ok() {
-            0
-        } else {
-            known.failures + 1
+        let failed = match &outcome {
+            Ok(passed) => passed.patience.is_some(),
+            Err(_) => true,
         };
+        known.failures = if failed { known.failures + 1 } else { 0 };
         context.metrics.pass(outcome.is_ok(), begun.elapsed());
         if resource.meta().deletion_timestamp.is_some() {
             context.known.lock().await.remove(&key(&resource));
         }
-        outcome
+        outcome.map(|passed| passed.action(known.failures))
     })
+}
+
+/// How a pass ended that could be made.
+struct Passed {
+    /// When to come back; `None` when something changes.
+    again: Option<Duration>,
+    /// The longest pause, when something was refused that may be refused again.
+    patience: Option<Duration>,
+}
+
+impl Passed {
+    fn well(again: Duration) -> Self {
+        Passed {
+            again: Some(again),
+            patience: None,
+        }
+    }
+
+    fn for_good() -> Self {
+        Passed {
+            again: None,
+            patience: None,
+        }
+    }
+
+    /// What is refused over and over is asked for less and less.
+    fn action(&self, failures: u32) -> Action {
+        let pause = self.patience.map(|longest| act::backoff(failures, longest));
+        match self.again {
+            Some(again) => Action::requeue(again.max(pause.unwrap_or_default())),
+            None => Action::await_change(),
+        }
+    }
 }
 
 /// The pass itself.
@@ -176,17 +209,17 @@ async fn reconcile(
     resource: &VectorizerCluster,
     context: &Context,
     remembered: &mut Remembered,
-) -> Result<Action, Error> {
+) -> Result<Passed, Error> {
     tokio::time::timeout(CACHES_WITHIN, context.caches.ready())
         .await
         .map_err(|_| Error::Caches)?
         .map_err(|_| Error::Caches)?;
     let Some(resource) = newest(resource, context, remembered).await? else {
-        return Ok(Action::await_change());
+        return Ok(Passed::for_good());
     };
     // Owner references take everything away; nothing outside the API server is ours.
     if resource.meta().deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
+        return Ok(Passed::for_good());
     }
     let cluster = match Cluster::check(&resource) {
         Ok(cluster) => cluster,
@@ -224,20 +257,39 @@ fn token(remembered: &Remembered) -> Option<&str> {
 async fn newest(
     resource: &VectorizerCluster,
     context: &Context,
-    remembered: &Remembered,
+    remembered: &mut Remembered,
 ) -> Result<Option<VectorizerCluster>, Error> {
-    let wrote = remembered
-        .reported
-        .is_some_and(|at| at.elapsed() < OWN_WRITES_FOR);
-    let changing = resource.status.as_ref().is_some_and(|s| s.target.is_some());
-    if !wrote && !changing {
+    if !may_be_old(resource, remembered) {
+        remembered.generation = resource.meta().generation.unwrap_or(0);
         return Ok(Some(resource.clone()));
     }
     let api: Api<VectorizerCluster> = Api::namespaced(
         context.client.clone(),
         &resource.namespace().unwrap_or_default(),
     );
-    api.get_opt(&resource.name_any()).await.map_err(Error::Read)
+    let stored = api
+        .get_opt(&resource.name_any())
+        .await
+        .map_err(Error::Read)?;
+    if let Some(stored) = &stored {
+        remembered.generation = stored.meta().generation.unwrap_or(0);
+        remembered.changing = is_changing(stored);
+    }
+    Ok(stored)
+}
+
+/// Whether what the watch shows may be older than what this process has seen or written: a spec that is older would undo
+/// what was asked for since, and a status without the change that is under way would begin another.
+fn may_be_old(resource: &VectorizerCluster, remembered: &Remembered) -> bool {
+    let wrote = remembered
+        .reported
+        .is_some_and(|at| at.elapsed() < OWN_WRITES_FOR);
+    let generation = resource.meta().generation.unwrap_or(0);
+    wrote || generation < remembered.generation || remembered.changing || is_changing(resource)
+}
+
+fn is_changing(resource: &VectorizerCluster) -> bool {
+    resource.status.as_ref().is_some_and(|s| s.target.is_some())
 }
 
 fn remember(remembered: &mut Remembered, done: &Done) {
@@ -250,6 +302,7 @@ fn remember(remembered: &mut Remembered, done: &Done) {
     }
     if done.recorded {
         remembered.reported = Some(Instant::now());
+        remembered.changing = done.memory.target.is_some();
     }
 }
 
@@ -260,30 +313,39 @@ async fn report(
     plan: &Plan,
     done: Done,
     remembered: &mut Remembered,
-) -> Result<Action, Error> {
+) -> Result<Passed, Error> {
     if done.namespace_going {
-        return Ok(Action::requeue(SETTLED));
+        return Ok(Passed::well(SETTLED));
     }
     if let Some(Refused::Outdated) = done.refused {
-        return Ok(Action::requeue(FAST));
+        return Ok(Passed::well(FAST));
     }
     let status = status_after(world, plan, &done);
-    let refused = done.refused.is_some() || !done.troubles.is_empty();
+    let stopped = done.refused.is_some();
+    let refused = stopped || !done.troubles.is_empty();
     let stored = done.resource.status.clone().unwrap_or_default();
     let since = remembered.reported.map(|at| at.elapsed());
     let changing = status.target.is_some();
     if is_news(&stored, &status, since) {
         match write_status(&context.client, &done.resource, status).await {
-            Ok(_) => remembered.reported = Some(Instant::now()),
-            Err(Refused::Outdated) => return Ok(Action::requeue(FAST)),
+            Ok(_) => {
+                remembered.reported = Some(Instant::now());
+                remembered.changing = changing;
+            }
+            Err(Refused::Outdated) => return Ok(Passed::well(FAST)),
             Err(error) => return Err(Error::Report(error)),
         }
     }
-    Ok(Action::requeue(match (refused, changing) {
-        (true, true) => FAST.max(plan.requeue),
-        (true, false) => SOON.max(plan.requeue),
-        (false, _) => plan.requeue.min(SETTLED),
-    }))
+    Ok(match (refused, changing) {
+        // Every second counts while nobody may be writing.
+        (true, true) => Passed::well(FAST.max(plan.requeue)),
+        (true, false) => Passed {
+            again: Some(SOON.max(plan.requeue)),
+            // What was forgiven is soon right again: a pod that was on its way, a replica that had to catch up.
+            patience: Some(if stopped { LONGEST_PAUSE } else { SETTLED }),
+        },
+        (false, _) => Passed::well(plan.requeue.min(SETTLED)),
+    })
 }
 
 /// A resource that cannot be worked with: its status says why, and nothing else is touched.
@@ -291,7 +353,7 @@ async fn refuse(
     resource: &VectorizerCluster,
     context: &Context,
     why: &str,
-) -> Result<Action, Error> {
+) -> Result<Passed, Error> {
     let old = resource.status.clone().unwrap_or_default();
     let generation = resource.meta().generation.unwrap_or(0);
     let next = status::invalid(&old, generation, why, Timestamp::now());
@@ -301,7 +363,7 @@ async fn refuse(
             Err(error) => return Err(Error::Report(error)),
         }
     }
-    Ok(Action::await_change())
+    Ok(Passed::for_good())
 }
 
 /// Each failure in a row doubles the pause, for this cluster alone.
@@ -315,4 +377,50 @@ fn after_error(resource: Arc<VectorizerCluster>, error: &Error, context: Arc<Con
     let pause = act::backoff(failures.unwrap_or(1), LONGEST_PAUSE);
     tracing::warn!(cluster = %key(&resource), %error, ?pause, "a pass failed");
     Action::requeue(pause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn resource(generation: i64) -> VectorizerCluster {
+        let resource = json!({
+            "apiVersion": "vectorizer.hivellm.io/v1alpha1", "kind": "VectorizerCluster",
+            "metadata": { "name": "demo", "namespace": "default", "generation": generation },
+            "spec": {},
+        });
+        serde_json::from_value(resource).unwrap()
+    }
+
+    #[test]
+    fn a_watch_that_is_behind_is_not_planned_from() {
+        let seen = Remembered {
+            generation: 3,
+            ..Remembered::default()
+        };
+        assert!(may_be_old(&resource(2), &seen), "an older spec");
+        assert!(!may_be_old(&resource(3), &seen));
+        let changing = Remembered {
+            changing: true,
+            ..seen
+        };
+        assert!(
+            may_be_old(&resource(3), &changing),
+            "a change that it does not show"
+        );
+    }
+
+    #[test]
+    fn what_is_refused_over_and_over_is_asked_for_less_and_less() {
+        let refused = Passed {
+            again: Some(SOON),
+            patience: Some(LONGEST_PAUSE),
+        };
+        let pauses = [1, 2, 5, 20].map(|failures| refused.action(failures));
+        let secs = [1, 2, 16, 60].map(|secs| Action::requeue(Duration::from_secs(secs)));
+        assert_eq!(pauses, secs);
+        let well = Passed::well(SOON);
+        assert_eq!(well.action(0), Action::requeue(SOON));
+    }
 }

@@ -53,6 +53,10 @@ pub struct Remembered {
     pub credentials: Option<(Instant, Credentials)>,
     /// When the status was written last.
     pub reported: Option<Instant>,
+    /// Whether a change of the master was under way in the status that was written last.
+    pub changing: bool,
+    /// The highest generation of the resource that was seen.
+    pub generation: i64,
 }
 
 /// Which Kubernetes nodes are cordoned, remembered for a moment for all clusters.
