@@ -13,11 +13,13 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{ObjectMeta, PartialObjectMeta};
+use kube::core::DeserializeGuard;
+use kube::core::error_boundary::InvalidObject;
 use kube::{Api, Client, Resource, ResourceExt};
 use kube_runtime::WatchStreamExt;
 use kube_runtime::reflector::store::WriterDropped;
 use kube_runtime::reflector::{ObjectRef as Key, Store, store};
-use kube_runtime::watcher::{self, Config};
+use kube_runtime::watcher::{self, Config, Event};
 use serde::de::DeserializeOwned;
 
 use crate::crd::VectorizerCluster;
@@ -45,6 +47,9 @@ pub struct Caches {
     policies: Store<PartialObjectMeta<NetworkPolicy>>,
     budgets: Store<PartialObjectMeta<PodDisruptionBudget>>,
 }
+
+/// What a watch of resources says, of which some may not be readable.
+type Guarded<K> = watcher::Result<Event<DeserializeGuard<K>>>;
 
 /// Clusters to look at, because something of them has changed. Driving it keeps the caches up to date.
 pub type Triggers = SelectAll<BoxStream<'static, Key<VectorizerCluster>>>;
@@ -143,9 +148,11 @@ impl Watching<'_> {
 
     fn clusters(&mut self) -> Store<VectorizerCluster> {
         let (reader, writer) = store();
-        let events = watcher::watcher(self.api::<VectorizerCluster>(), Config::default());
-        let keys = logged(events.default_backoff().reflect(writer).touched_objects())
-            .map(|object| Key::from_obj(&object));
+        let api = self.api::<DeserializeGuard<VectorizerCluster>>();
+        let events = watcher::watcher(api, Config::default()).default_backoff();
+        let events = events.filter_map(|event| std::future::ready(readable(event)));
+        let keys =
+            logged(events.reflect(writer).touched_objects()).map(|object| Key::from_obj(&object));
         self.triggers.push(keys.boxed());
         reader
     }
@@ -170,6 +177,31 @@ impl Watching<'_> {
         self.triggers.push(keys.boxed());
         reader
     }
+}
+
+/// Leaves out what cannot be read, stored under another version of the definition: one such resource must not be in the
+/// way of all others.
+fn readable<K: Resource>(event: Guarded<K>) -> Option<watcher::Result<Event<K>>> {
+    let read = |guard: DeserializeGuard<K>| {
+        let unreadable = |invalid: &InvalidObject| {
+            let name = invalid.metadata.name.as_deref().unwrap_or_default();
+            let namespace = invalid.metadata.namespace.as_deref().unwrap_or_default();
+            tracing::error!(
+                cluster = format!("{namespace}/{name}"),
+                error = invalid.error,
+                "a resource cannot be read and is left alone"
+            );
+        };
+        guard.0.inspect_err(unreadable).ok()
+    };
+    Some(Ok(match event {
+        Ok(Event::Apply(guard)) => Event::Apply(read(guard)?),
+        Ok(Event::Delete(guard)) => Event::Delete(read(guard)?),
+        Ok(Event::InitApply(guard)) => Event::InitApply(read(guard)?),
+        Ok(Event::Init) => Event::Init,
+        Ok(Event::InitDone) => Event::InitDone,
+        Err(error) => return Some(Err(error)),
+    }))
 }
 
 /// They are larger than the rest and nobody reads them.
@@ -202,4 +234,28 @@ fn logged<T>(stream: impl StreamExt<Item = Result<T, watcher::Error>>) -> impl S
 /// The custom resource that an object is named after.
 pub fn key(cluster: &VectorizerCluster) -> Key<VectorizerCluster> {
     Key::new(&cluster.name_any()).within(&cluster.namespace().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_resource_that_cannot_be_read_is_left_out_and_the_others_are_not() {
+        let event = |replicas: serde_json::Value| {
+            let resource = json!({
+                "apiVersion": "vectorizer.hivellm.io/v1alpha1", "kind": "VectorizerCluster",
+                "metadata": { "name": "demo", "namespace": "default" },
+                "spec": { "replicas": replicas },
+            });
+            let guarded: DeserializeGuard<VectorizerCluster> =
+                serde_json::from_value(resource).unwrap();
+            readable(Ok(Event::InitApply(guarded)))
+        };
+        assert!(matches!(event(json!(2)), Some(Ok(Event::InitApply(_)))));
+        assert!(event(json!("two")).is_none());
+        let end = readable::<VectorizerCluster>(Ok(Event::InitDone));
+        assert!(matches!(end, Some(Ok(Event::InitDone))));
+    }
 }
