@@ -31,6 +31,7 @@ use vectorizer_api::position::Position;
 use crate::crd::{
     ClusterStatus, Initialization, LastPromotion, MasterStatus, RecordedConcern, TargetStatus,
 };
+use crate::names::reason;
 use crate::render::Object;
 use crate::world::{Member, ObjectRef, World};
 
@@ -304,6 +305,10 @@ pub fn plan(world: &World) -> Plan {
         draft.memory.image = Some(world.default_image.clone());
     }
     let paused = world.cluster.spec.paused;
+    let doubt = world.cluster.doubt.as_ref();
+    if let Some(doubt) = doubt {
+        draft.wait(Severity::Blocked, reason::INVALID_SPEC, doubt.to_string());
+    }
     if !paused || primary::past_return(&draft) {
         primary::mastership(&mut draft);
     }
@@ -318,10 +323,12 @@ pub fn plan(world: &World) -> Plan {
                 members::follow(&mut draft);
                 members::label(&mut draft);
             }
-            if draft.memory.target.is_none() {
+            if draft.memory.target.is_none() && doubt.is_none() {
                 concern::settle(&mut draft);
             }
         }
+    }
+    if !paused && doubt.is_none() {
         rollout::pods(&mut draft);
         rollout::claims(&mut draft);
         (objects, prune) = rollout::objects(&mut draft);

@@ -66,6 +66,8 @@ pub struct Cluster {
     pub promote_target: Option<(Set, u32)>,
     /// Wanted size of a volume in bytes.
     pub claim_bytes: f64,
+    /// What of it contradicts itself: nodes are left as they are, and whoever is master is still looked after.
+    pub doubt: Option<Invalid>,
 }
 
 /// Why a resource cannot be worked with. The API server refuses most of this; what was stored before a rule was there
@@ -132,16 +134,15 @@ impl Cluster {
             replication.replica_timeout_secs,
             replication.heartbeat_interval_secs,
         );
-        if timeout <= heartbeat {
-            return Err(Invalid::Timeout { timeout, heartbeat });
-        }
         let (acks, replicas) = (
             raw.spec.write_concern.as_ref().map_or(0, |w| w.acks),
             raw.spec.replicas,
         );
-        if acks > replicas {
-            return Err(Invalid::Acks { acks, replicas });
-        }
+        let doubt = if timeout <= heartbeat {
+            Some(Invalid::Timeout { timeout, heartbeat })
+        } else {
+            (acks > replicas).then_some(Invalid::Acks { acks, replicas })
+        };
         Ok(Cluster {
             name,
             namespace: metadata
@@ -157,6 +158,7 @@ impl Cluster {
             spec: raw.spec.clone(),
             promote_target,
             claim_bytes,
+            doubt,
         })
     }
 
@@ -525,7 +527,8 @@ mod tests {
                 },
                 "spec": spec,
             });
-            Cluster::check(&serde_json::from_value(raw).unwrap()).map(|cluster| cluster.name)
+            Cluster::check(&serde_json::from_value(raw).unwrap())
+                .and_then(|cluster| cluster.doubt.map_or(Ok(cluster.name), Err))
         };
         use serde_json::json;
         assert_eq!(check("demo", json!({})), Ok("demo".to_owned()));

@@ -93,6 +93,7 @@ impl Model {
                 version: "1".into(),
                 spec: spec(replicas),
                 promote_target: None,
+                doubt: None,
                 claim_bytes: Amount::from("10Gi").value().unwrap(),
             },
             status: ClusterStatus::default(),

@@ -172,3 +172,32 @@ fn of_two_that_call_themselves_master_the_one_of_the_higher_epoch_says_who_belon
     });
     assert_eq!(restored.unwrap().concern.acks, 1);
 }
+
+#[test]
+fn a_spec_that_contradicts_itself_does_not_stop_a_change_that_has_begun() {
+    let mut model = Model::healthy(3);
+    model.ask("a", PromoteMode::Switchover, Some("demo-replica-1"));
+    let plan = model.plan();
+    let promote = plan
+        .steps
+        .iter()
+        .position(|s| matches!(s, Step::Promote { .. }));
+    model.pass_until(promote.unwrap());
+    assert_eq!(model.master(), None);
+    let doubt = crate::world::Invalid::Acks {
+        acks: 3,
+        replicas: 2,
+    };
+    model.cluster.doubt = Some(doubt);
+    model.cluster.spec.image = Some("node:2".into());
+    for _ in 0..20 {
+        let plan = model.pass();
+        assert!(plan.objects.is_empty(), "nodes are left as they are");
+    }
+    assert_eq!(model.master().as_deref(), Some("demo-replica-1"));
+    let degraded = model.condition(crate::names::condition::DEGRADED).1;
+    assert_eq!(degraded, crate::names::reason::INVALID_SPEC);
+    model.cluster.doubt = None;
+    model.settle();
+    model.assert_sound();
+}
