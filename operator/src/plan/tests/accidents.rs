@@ -17,6 +17,8 @@ enum Accident {
     /// The operator cannot reach it any more, although it runs.
     Hide(usize),
     Stall(usize),
+    /// It refuses to be promoted, whatever is asked.
+    Refuse(usize),
     Heal(usize),
     Switchover(Option<usize>),
     Failover,
@@ -35,6 +37,7 @@ fn accident() -> impl Strategy<Value = Accident> {
         3 => node.clone().prop_map(Accident::Revive),
         1 => node.clone().prop_map(Accident::Hide),
         1 => node.clone().prop_map(Accident::Stall),
+        1 => node.clone().prop_map(Accident::Refuse),
         1 => node.clone().prop_map(Accident::Heal),
         3 => proptest::option::of(node).prop_map(Accident::Switchover),
         1 => Just(Accident::Failover),
@@ -58,7 +61,9 @@ fn happen(model: &mut Model, accident: &Accident, serial: usize) {
         Accident::Heal(node) => {
             model.node(PODS[*node]).stalled = false;
             model.node(PODS[*node]).hidden = false;
+            model.node(PODS[*node]).refuses.clear();
         }
+        Accident::Refuse(node) => model.node(PODS[*node]).refuses.push("promote"),
         Accident::Switchover(target) => {
             let target = target.map(|n| PODS[n]);
             model.ask(&format!("r{serial}"), PromoteMode::Switchover, target);
@@ -75,6 +80,7 @@ fn heal(model: &mut Model) {
     for pod in PODS {
         model.node(pod).stalled = false;
         model.node(pod).hidden = false;
+        model.node(pod).refuses.clear();
         if !model.node(pod).alive {
             model.revive(pod);
         }
