@@ -153,6 +153,9 @@ impl Leadership {
                     lost = lease.hold(epoch, healthy) => depose(&writer, cluster, epoch, &lost).await,
                     () = other_epoch(state.clone(), epoch) => {}
                 }
+                if state.has_changed().is_err() {
+                    return; // the writer has stopped
+                }
                 continue;
             }
             if state.changed().await.is_err() {

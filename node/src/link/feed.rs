@@ -130,7 +130,11 @@ pub(super) async fn feed(
             }
             found = join(&mut feed.lookup) => feed.found(found),
             piece = next_piece(&mut feed.scan), if feed.wants_piece => feed.piece(piece),
-            _ = state.changed() => {
+            changed = state.changed() => {
+                if changed.is_err() {
+                    feed.stop(Reject::Busy(1_000));
+                    continue;
+                }
                 let now = self::serving(&state.borrow_and_update());
                 if !same_epoch(&now, &serving) && !breakage::on(Breakage::KeepListener) {
                     let address = match now {

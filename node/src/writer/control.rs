@@ -9,6 +9,7 @@ use vectorizer_api::error::{ApiError, ErrorCode};
 use vectorizer_replication::command::{Command, Effect, HandedOver, RoleFacts, Transition, decide};
 use vectorizer_replication::position::Position;
 
+use super::handle::stopping;
 use super::thread::{Hold, Writer, abort};
 use super::{Fault, Job, WriterHandle};
 use crate::link::ReplicaTable;
@@ -43,7 +44,7 @@ impl WriterHandle {
         };
         match tokio::spawn(run).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(self.stopping()),
+            Err(_) => Err(stopping()),
         }
     }
 

@@ -29,10 +29,17 @@ impl WriterHandle {
     ///
     /// Dropping the future does not take the write back.
     pub async fn write(&self, request: WriteRequest) -> Result<WriteReply, WriteError> {
-        let stopping = || WriteError::Api(self.stopping());
-        self.call(|reply| Job::Write(request, reply))
-            .await
-            .unwrap_or_else(|| Err(stopping()))
+        let (reply, answer) = oneshot::channel();
+        if self.jobs.send(Job::Write(request, reply)).await.is_err() {
+            return Err(WriteError::Api(stopping()));
+        }
+        // Taken, and perhaps in the log.
+        answer.await.unwrap_or_else(|_| {
+            Err(WriteError::new(
+                ErrorCode::OutcomeUnknown,
+                "the node ended before the write was confirmed: it may or may not survive, read it back",
+            ))
+        })
     }
 
     /// Begins a replica's session with a master of `epoch`, which is promised durably before this returns.
@@ -180,7 +187,7 @@ impl WriterHandle {
         &self,
         job: impl FnOnce(Reply<Result<T, ApiError>>) -> Job,
     ) -> Result<T, ApiError> {
-        self.call(job).await.unwrap_or_else(|| Err(self.stopping()))
+        self.call(job).await.unwrap_or_else(|| Err(stopping()))
     }
 
     pub(super) async fn call<T>(&self, job: impl FnOnce(Reply<T>) -> Job) -> Option<T> {
@@ -195,11 +202,12 @@ impl WriterHandle {
     ) -> Result<T, SinkError> {
         self.call(job).await.unwrap_or(Err(SinkError::Stopping))
     }
+}
 
-    pub(super) fn stopping(&self) -> ApiError {
-        ApiError::new(
-            ErrorCode::Unavailable,
-            "the node is stopping; send the request again",
-        )
-    }
+/// Nothing was done.
+pub(super) fn stopping() -> ApiError {
+    ApiError::new(
+        ErrorCode::Unavailable,
+        "the node is stopping; send the request again",
+    )
 }

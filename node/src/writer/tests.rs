@@ -1,5 +1,6 @@
 //! The writer over a real data directory: what is acknowledged, what is refused, and what a restart finds.
 
+mod panics;
 mod troubles;
 
 use std::path::Path;

@@ -5,6 +5,7 @@
 //! reads it again (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use vectorizer_replication::command::{HandedOver, Standing};
 use vectorizer_replication::position::{EpochStart, LogEnd, Position};
 
 use super::follower::Session;
+use super::handle::stopping;
 use super::{
     Fault, ItemResult, Job, NodeState, Progress, Reply, WriteError, WriteReply, WriterHandle,
 };
@@ -80,7 +82,7 @@ pub fn start(
     );
     std::thread::Builder::new()
         .name("writer".into())
-        .spawn(move || writer.run(queue))?;
+        .spawn(move || run(writer, queue))?;
     let ticks = jobs.downgrade();
     tokio::spawn(async move {
         let mut every = tokio::time::interval(TICK);
@@ -101,6 +103,30 @@ pub fn start(
         },
         pulse,
     })
+}
+
+/// The thread. A panic ends the process while everybody still waits for a reply: what is in the log may survive, and
+/// nobody is told otherwise.
+fn run(mut writer: Writer, mut queue: mpsc::Receiver<Job>) {
+    let stopped = catch_unwind(AssertUnwindSafe(|| writer.run(&mut queue)))
+        .unwrap_or_else(|_| abort(&"its thread panicked, which is a bug: please report it"));
+    // The data directory is free again, and nothing more is taken, when a stop is answered.
+    drop(writer);
+    drop(queue);
+    if let Some(reply) = stopped {
+        // Who asked may have gone.
+        let _ = reply.send(());
+    }
+}
+
+/// What was asked after a stop was not carried out. A write has to be told: of a reply that is lost, nobody knows.
+fn refuse_rest(queue: &mut mpsc::Receiver<Job>) {
+    queue.close();
+    while let Ok(job) = queue.try_recv() {
+        if let Job::Write(_, reply) = job {
+            let _ = reply.send(Err(WriteError::Api(stopping())));
+        }
+    }
 }
 
 /// A reply that waits until the log is durable at its position.
@@ -192,26 +218,27 @@ impl Writer {
         writer
     }
 
-    fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+    /// Returns the reply to a stop; `None` when nobody is left who could ask for anything.
+    fn run(&mut self, queue: &mut mpsc::Receiver<Job>) -> Option<Reply<()>> {
         while let Some(first) = queue.blocking_recv() {
             let mut stopped = self.take(first);
             for _ in 1..DRAIN {
+                if stopped.is_some() {
+                    break;
+                }
                 match queue.try_recv() {
-                    Ok(job) if stopped.is_none() => stopped = self.take(job),
-                    Ok(_) | Err(_) => break,
+                    Ok(job) => stopped = self.take(job),
+                    Err(_) => break,
                 }
             }
             self.finish_drain(stopped.is_some());
             self.pulse.store(boot_time_ms(), Ordering::Relaxed);
-            if let Some(reply) = stopped {
-                // The data directory is free again, and nothing more is taken, when this is answered. Who asked may
-                // have gone.
-                drop(self);
-                drop(queue);
-                let _ = reply.send(());
-                return;
+            if stopped.is_some() {
+                refuse_rest(queue);
+                return stopped;
             }
         }
+        None
     }
 
     /// Carries out one job up to, not including, its durability. Returns the reply to a stop.

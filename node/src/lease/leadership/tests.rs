@@ -46,11 +46,18 @@ impl Server {
     }
 
     fn grant(&self, epoch: u64, node_id: Uuid) {
-        let holder = Holder {
-            pod: "pod".to_owned(),
-            node_id,
-            boot_id: Uuid::from_u128(1),
-        };
+        let (pod, boot_id) = ("pod".to_owned(), Uuid::from_u128(1));
+        self.grant_to(
+            epoch,
+            Holder {
+                pod,
+                node_id,
+                boot_id,
+            },
+        );
+    }
+
+    fn grant_to(&self, epoch: u64, holder: Holder) {
         let grant = Grant {
             cluster: CLUSTER,
             epoch,
@@ -134,4 +141,43 @@ async fn a_node_that_was_fenced_does_not_take_the_epoch_that_is_granted_to_it_af
     let cluster = CLUSTER;
     let promote = Command::Promote { cluster, epoch, at };
     writer.command(promote).await.unwrap();
+}
+
+/// A master of epoch 1 that the Lease names, and its way to the Lease.
+async fn granted(dir: &TempDir, server: &Arc<Server>) -> (WriterHandle, Leadership, Uuid) {
+    let writer = open(dir);
+    let (node_id, boot_id) = {
+        let state = writer.state();
+        let now = state.borrow();
+        (now.node_id, now.boot_id)
+    };
+    let pod = "pod".to_owned();
+    let identity = Holder {
+        pod,
+        node_id,
+        boot_id,
+    };
+    server.grant_to(1, identity.clone());
+    let (cluster, epoch) = (CLUSTER, 1);
+    let initialize = Command::Initialize { cluster, epoch };
+    writer.command(initialize).await.unwrap();
+    let lease = KubernetesLease::new(server.client(), "ns", "lease", identity);
+    (writer, Leadership::Kubernetes(Arc::new(lease)), node_id)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_holds_no_lease_for_a_writer_that_has_stopped() {
+    let (dir, server) = (TempDir::new().unwrap(), Arc::new(Server::default()));
+    let (writer, leadership, _) = granted(&dir, &server).await;
+    let pulse = Arc::new(AtomicU64::new(u64::MAX));
+    let runs = leadership.run(writer.clone(), ReplicaTable::default(), pulse, false);
+    let task = tokio::spawn(runs);
+    while server.changes.load(Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    writer.stop().await;
+    tokio::time::timeout(DEADLINE, task)
+        .await
+        .expect("it goes on")
+        .unwrap();
 }
