@@ -186,6 +186,13 @@ pub enum TruncateOutcome {
 
 type Reply<T> = oneshot::Sender<T>;
 
+/// What a handover was answered when it held writes: which hold is its own, and where the log ends as long as that lasts.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Held {
+    number: u64,
+    end: Position,
+}
+
 /// What the writer's thread is asked to do.
 enum Job {
     Write(WriteRequest, Reply<Result<WriteReply, WriteError>>),
@@ -231,10 +238,11 @@ enum Job {
         cluster: Uuid,
         plan: HandedOver,
         until: std::time::Instant,
-        reply: Reply<Result<Position, ApiError>>,
+        reply: Reply<Result<Held, ApiError>>,
     },
-    ReleaseWrites(HandedOver),
-    FinishHandover(HandedOver, Reply<Result<(), ApiError>>),
+    /// Ends this hold, if it is still the one.
+    ReleaseWrites(u64),
+    FinishHandover(HandedOver, Held, Reply<Result<(), ApiError>>),
     Settle(Reply<()>),
     Tick,
     Stop(Reply<()>),

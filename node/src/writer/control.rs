@@ -7,11 +7,10 @@ use uuid::Uuid;
 use vectorizer_api::control::Handover;
 use vectorizer_api::error::{ApiError, ErrorCode};
 use vectorizer_replication::command::{Command, Effect, HandedOver, RoleFacts, Transition, decide};
-use vectorizer_replication::position::Position;
 
 use super::handle::stopping;
 use super::thread::{Hold, Writer, abort};
-use super::{Fault, Job, WriterHandle};
+use super::{Fault, Held, Job, WriterHandle};
 use crate::link::ReplicaTable;
 use crate::role::{RoleError, RoleState};
 
@@ -35,10 +34,21 @@ impl WriterHandle {
             target: command.target,
         };
         let run = async move {
-            let outcome = this.hand_over(command, plan, &replicas).await;
+            let limit = Duration::from_millis(command.deadline_ms).min(LONGEST_HOLD);
+            let until = Instant::now() + limit;
+            let cluster = command.cluster;
+            let held = this
+                .refusable(|reply| Job::HoldWrites {
+                    cluster,
+                    plan,
+                    until,
+                    reply,
+                })
+                .await?;
+            let outcome = this.hand_over(plan, held, (limit, until), &replicas).await;
             if outcome.is_err() {
                 // A writer that has stopped holds nothing.
-                let _ = this.jobs.send(Job::ReleaseWrites(plan)).await;
+                let _ = this.jobs.send(Job::ReleaseWrites(held.number)).await;
             }
             outcome
         };
@@ -50,22 +60,12 @@ impl WriterHandle {
 
     async fn hand_over(
         &self,
-        command: Handover,
         plan: HandedOver,
+        held: Held,
+        (limit, until): (Duration, Instant),
         replicas: &ReplicaTable,
     ) -> Result<(), ApiError> {
-        let target = plan.target;
-        let limit = Duration::from_millis(command.deadline_ms).min(LONGEST_HOLD);
-        let until = Instant::now() + limit;
-        let cluster = command.cluster;
-        let end = self
-            .refusable(|reply| Job::HoldWrites {
-                cluster,
-                plan,
-                until,
-                reply,
-            })
-            .await?;
+        let (target, end) = (plan.target, held.end);
         let (holding, stopped, promised) = {
             let now = self.state.borrow();
             (now.handing_over, now.master_epoch == 0, now.promised)
@@ -95,7 +95,7 @@ impl WriterHandle {
         let message = match tokio::time::timeout_at(until.into(), caught_up).await {
             Ok(true) => {
                 return self
-                    .refusable(|reply| Job::FinishHandover(plan, reply))
+                    .refusable(|reply| Job::FinishHandover(plan, held, reply))
                     .await;
             }
             Ok(false) => {
@@ -205,39 +205,53 @@ impl Writer {
         Ok(())
     }
 
-    /// Refuses new writes, to be tried again, and answers where the log ends.
+    /// Refuses new writes, to be tried again, and answers where the log ends. A hold that was there is taken over.
     pub(super) fn hold_writes(
         &mut self,
         cluster: Uuid,
         plan: HandedOver,
         until: Instant,
-    ) -> Result<Position, ApiError> {
+    ) -> Result<Held, ApiError> {
         let transition = self.decide(&Command::Handover { cluster, plan })?;
         if transition.effect == Effect::HoldWrites {
-            self.hold = Some(Hold { plan, until });
+            self.holds_begun += 1;
+            self.hold = Some(Hold {
+                plan,
+                number: self.holds_begun,
+                until,
+            });
             self.publish_state();
         }
-        Ok(self.journal.end().position)
+        Ok(Held {
+            number: self.holds_begun,
+            end: self.journal.end().position,
+        })
     }
 
-    pub(super) fn release_writes(&mut self, plan: HandedOver) {
-        if self.hold.take_if(|h| h.plan == plan).is_some() {
+    pub(super) fn release_writes(&mut self, number: u64) {
+        if self.hold.take_if(|h| h.number == number).is_some() {
             self.publish_state();
         }
     }
 
-    /// The point of no return of a handover: promises the next epoch and stops writing, if the hold still stands.
-    pub(super) fn finish_handover(&mut self, plan: HandedOver) -> Result<(), ApiError> {
+    /// The point of no return of a handover: promises the next epoch and stops writing, if its own hold still stands.
+    pub(super) fn finish_handover(&mut self, plan: HandedOver, held: Held) -> Result<(), ApiError> {
         let own = self.role.state();
         if own.handed_over == Some(plan) && own.promised == plan.epoch {
             return Ok(());
         }
-        if !self
-            .hold
-            .as_ref()
-            .is_some_and(|h| h.plan == plan && Instant::now() < h.until)
-        {
-            let message = "the handover missed its deadline; this node goes on writing";
+        let refusal = match &self.hold {
+            Some(hold) if hold.number != held.number => {
+                Some("the handover was given again meanwhile, and that command goes on with it")
+            }
+            // The target was waited for at another end than this log's.
+            Some(hold) if hold.plan != plan || self.journal.end().position != held.end => {
+                Some("the hold is not this handover's; send it again")
+            }
+            Some(hold) if Instant::now() < hold.until => None,
+            Some(_) | None => Some("the handover missed its deadline; this node goes on writing"),
+        };
+        if let Some(message) = refusal {
             return Err(ApiError::new(ErrorCode::Conflict, message));
         }
         let transition = self.decide(&Command::FinishHandover { plan })?;

@@ -353,17 +353,15 @@ async fn held_writes_are_asked_to_wait_and_a_deadline_lets_them_go_on() {
         until,
         reply,
     };
-    assert_eq!(
-        node.writer.refusable(hold).await.unwrap(),
-        Position::new(1, 2)
-    );
+    let held = node.writer.refusable(hold).await.unwrap();
+    assert_eq!(held.end, Position::new(1, 2));
     assert_eq!(put(&node, "a").await.unwrap_err(), WriteError::HandingOver);
     let mut state = node.writer.state();
     state.wait_for(|s| !s.handing_over).await.unwrap();
     put(&node, "a").await.unwrap();
     let late = node
         .writer
-        .refusable(|reply| Job::FinishHandover(plan, reply))
+        .refusable(|reply| Job::FinishHandover(plan, held, reply))
         .await;
     assert!(late.unwrap_err().message.contains("deadline"));
     put(&node, "b").await.unwrap();
@@ -386,22 +384,20 @@ async fn a_finished_handover_stops_writes_at_the_position_that_it_answers() {
         until,
         reply,
     };
-    let end = node.writer.refusable(hold).await.unwrap();
-    node.writer
-        .refusable(|reply| Job::FinishHandover(plan, reply))
-        .await
-        .unwrap();
-    node.writer
-        .refusable(|reply| Job::FinishHandover(plan, reply))
-        .await
-        .unwrap();
+    let held = node.writer.refusable(hold).await.unwrap();
+    for _ in 0..2 {
+        node.writer
+            .refusable(|reply| Job::FinishHandover(plan, held, reply))
+            .await
+            .unwrap();
+    }
     let state = node.writer.state().borrow().clone();
     assert_eq!((state.master_epoch, state.promised), (0, 2));
     assert!(state.handed_over_at.is_some());
     // What was on its way to this writer goes to the next master instead.
     let late = put(&node, "late").await.unwrap_err();
     assert!(matches!(late, WriteError::HandingOver), "{late:?}");
-    assert_eq!(node.writer.progress().borrow().end.position, end);
+    assert_eq!(node.writer.progress().borrow().end.position, held.end);
     assert!(
         node.writer
             .command(Command::Retake { epoch: 3 })
@@ -409,6 +405,52 @@ async fn a_finished_handover_stops_writes_at_the_position_that_it_answers() {
             .is_err(),
         "what was handed over stays so"
     );
+}
+
+#[tokio::test]
+async fn a_handover_neither_ends_nor_finishes_on_the_hold_of_one_that_was_given_later() {
+    let dir = TempDir::new().unwrap();
+    let node = master(dir.path()).await;
+    node.writer.write(create("c")).await.unwrap();
+    let plan = HandedOver {
+        from_epoch: 1,
+        epoch: 2,
+        target: Uuid::from_u128(7),
+    };
+    let hold = async || {
+        let until = std::time::Instant::now() + Duration::from_secs(30);
+        let hold = |reply| Job::HoldWrites {
+            cluster: CLUSTER,
+            plan,
+            until,
+            reply,
+        };
+        node.writer.refusable(hold).await.unwrap()
+    };
+    let finish = async |held| {
+        let finish = |reply| Job::FinishHandover(plan, held, reply);
+        node.writer.refusable(finish).await
+    };
+    let release = async |held: Held| {
+        let release = Job::ReleaseWrites(held.number);
+        node.writer.jobs.send(release).await.unwrap();
+    };
+    let first = hold().await;
+    let second = hold().await;
+    release(first).await;
+    assert_eq!(put(&node, "a").await.unwrap_err(), WriteError::HandingOver);
+    release(second).await;
+    put(&node, "a").await.unwrap();
+    // Its target has everything up to where the second one's log ended, and that is not all any more.
+    let third = hold().await;
+    assert_ne!(third.end, second.end);
+    for stale in [first, second] {
+        let refused = finish(stale).await.unwrap_err();
+        assert_eq!(refused.error_type, ErrorCode::Conflict, "{refused}");
+    }
+    assert_eq!(node.writer.state().borrow().master_epoch, 1);
+    finish(third).await.unwrap();
+    assert_eq!(node.writer.state().borrow().promised, 2);
 }
 
 #[tokio::test]

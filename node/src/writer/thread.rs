@@ -139,6 +139,8 @@ struct Waiting {
 /// New writes are refused, to be tried again, until this is over.
 pub(super) struct Hold {
     pub(super) plan: HandedOver,
+    /// A handover that is given again takes the hold over: the earlier command can neither end nor use it.
+    pub(super) number: u64,
     pub(super) until: Instant,
 }
 
@@ -156,6 +158,7 @@ pub(super) struct Writer {
     pub(super) session: Option<Session>,
     pub(super) sessions_begun: u64,
     pub(super) hold: Option<Hold>,
+    pub(super) holds_begun: u64,
     pub(super) handed_over_at: Option<Instant>,
     master_since: Option<Instant>,
     pub(super) fault: Option<Fault>,
@@ -203,6 +206,7 @@ impl Writer {
             session: None,
             sessions_begun: 0,
             hold: None,
+            holds_begun: 0,
             handed_over_at: None,
             master_since: None,
             fault: None,
@@ -300,8 +304,10 @@ impl Writer {
             } => {
                 drop(reply.send(self.hold_writes(cluster, plan, until)));
             }
-            Job::ReleaseWrites(plan) => self.release_writes(plan),
-            Job::FinishHandover(plan, reply) => drop(reply.send(self.finish_handover(plan))),
+            Job::ReleaseWrites(number) => self.release_writes(number),
+            Job::FinishHandover(plan, held, reply) => {
+                drop(reply.send(self.finish_handover(plan, held)));
+            }
             Job::Settle(reply) => {
                 self.journal.publish();
                 self.publish_progress();

@@ -269,9 +269,9 @@ async fn a_handover_that_cannot_be_written_down_leaves_the_master_writing() {
         until,
         reply,
     };
-    node.writer.refusable(hold).await.unwrap();
+    let held = node.writer.refusable(hold).await.unwrap();
     block_role_file(dir.path());
-    let finish = |reply| Job::FinishHandover(plan, reply);
+    let finish = |reply| Job::FinishHandover(plan, held, reply);
     let refused = node.writer.refusable(finish).await.unwrap_err();
     assert!(refused.message.contains("goes on writing"), "{refused}");
     let state = node.writer.state().borrow().clone();
