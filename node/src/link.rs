@@ -96,6 +96,14 @@ impl LinkContext {
         }
     }
 
+    /// Lets a master of `epoch` remember what its replicas have acknowledged; `noted` is what it was told before.
+    pub(crate) fn note_covered(&self, epoch: u64, noted: &mut u64) {
+        let covered = self.table.covered();
+        if epoch != 0 && covered > *noted && self.writer.own_covered(epoch, covered) {
+            *noted = covered;
+        }
+    }
+
     fn link_config(&self) -> LinkConfig {
         let state = self.writer.state();
         let state = state.borrow();

@@ -149,6 +149,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         announce(&file, &addresses).map_err(|e| StartError::System("the ready file", e))?;
     }
     let served = http::serve(http, api, stop).await;
+    let epoch = writer.state().borrow().master_epoch;
+    context.note_covered(epoch, &mut 0);
     // What was just acknowledged is on its way to the replicas: they are cut off after the requests have ended.
     for task in background {
         task.abort();

@@ -232,6 +232,11 @@ enum Job {
         offset: u64,
         reply: Reply<Result<(), SinkError>>,
     },
+    /// What this node's own replicas have acknowledged while it wrote in this epoch.
+    OwnCovered {
+        epoch: u64,
+        offset: u64,
+    },
     Unlike(String, Reply<()>),
     Command(Command, Reply<Result<(), ApiError>>),
     HoldWrites {

@@ -123,12 +123,15 @@ async fn serve(context: &LinkContext, stream: TcpStream, peer: SocketAddr, stran
     }
 }
 
-/// Notes when the log moved, from which every replica's lag is counted.
+/// Notes when the log moved, from which every replica's lag is counted, and each heartbeat what the replicas cover.
 async fn keep_time(context: &LinkContext) {
     let log = context.writer.log();
     let mut moved = log.subscribe();
     let mut state = context.writer.state();
     let mut epoch = 0;
+    let mut noted = 0;
+    let mut heartbeat = tokio::time::interval(context.options.heartbeat);
+    heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let (now, first_offset) = {
             let state = state.borrow_and_update();
@@ -139,6 +142,8 @@ async fn keep_time(context: &LinkContext) {
         };
         let end = moved.borrow_and_update().position.offset;
         if now != epoch {
+            context.note_covered(epoch, &mut noted);
+            noted = 0;
             match now {
                 0 => context.table.leave(epoch),
                 _ => context.table.enter(now, first_offset),
@@ -152,6 +157,10 @@ async fn keep_time(context: &LinkContext) {
         let gone = tokio::select! {
             changed = moved.changed() => changed.is_err(),
             changed = state.changed() => changed.is_err(),
+            _ = heartbeat.tick() => {
+                context.note_covered(epoch, &mut noted);
+                false
+            }
         };
         if gone {
             return;

@@ -1,6 +1,7 @@
 //! Whole nodes in one process, over real sockets on loopback.
 
 mod changes;
+mod covered;
 mod stuck;
 
 use std::net::SocketAddr;

@@ -137,24 +137,41 @@ impl Writer {
     }
 
     pub(super) fn covered(&mut self, id: SessionId, offset: u64) -> Result<(), SinkError> {
-        self.session(id)?;
-        let own = self.role.state();
-        let offset = offset.min(self.journal.durable());
-        if offset > own.covered.offset {
-            let epoch = own.history.epoch_at(offset);
-            match self
-                .role
-                .update(|role| role.covered = Position { epoch, offset })
-            {
-                Ok(()) => self.publish_state(),
-                // The next heartbeat says it again; the process must not die of it.
-                Err(error @ RoleError::Unwritten { .. }) => {
-                    tracing::warn!(%error, "what is covered was not noted");
-                }
-                Err(error) => abort(&error),
-            }
+        // What is being replaced may be of another past: nothing in it is known to be covered by this master's replicas,
+        // and what replaces it may still be shorter.
+        if !self.session(id)?.is_syncing() {
+            self.note_covered(offset);
         }
         Ok(())
+    }
+
+    /// A master notes it as its replicas do: it may have to follow one that has less.
+    pub(super) fn own_covered(&mut self, epoch: u64, offset: u64) {
+        // It may come after the epoch's end. A log that was cut meanwhile has another epoch there.
+        let offset = offset.min(self.journal.durable());
+        if self.role.state().history.epoch_at(offset) == epoch && self.session.is_none() {
+            self.note_covered(offset);
+        }
+    }
+
+    fn note_covered(&mut self, offset: u64) {
+        let own = self.role.state();
+        let offset = offset.min(self.journal.durable());
+        if offset <= own.covered.offset {
+            return;
+        }
+        let epoch = own.history.epoch_at(offset);
+        match self
+            .role
+            .update(|role| role.covered = Position { epoch, offset })
+        {
+            Ok(()) => self.publish_state(),
+            // It is said again; the process must not die of it.
+            Err(error @ RoleError::Unwritten { .. }) => {
+                tracing::warn!(%error, "what is covered was not noted");
+            }
+            Err(error) => abort(&error),
+        }
     }
 
     /// Whether a log with this history that ends at `end` has everything that must not be given up.

@@ -132,6 +132,14 @@ impl WriterHandle {
         .await
     }
 
+    /// Notes what this node's own replicas have acknowledged, as master of `epoch`. Whether it was taken: a full queue
+    /// has more urgent things, and nobody waits for it.
+    pub fn own_covered(&self, epoch: u64, offset: u64) -> bool {
+        self.jobs
+            .try_send(Job::OwnCovered { epoch, offset })
+            .is_ok()
+    }
+
     /// This replica's copy was found to be unlike its master's: it serves no reads until a full sync has replaced it.
     pub async fn unlike(&self, found: String) {
         // A writer that has stopped serves nothing.

@@ -291,6 +291,7 @@ impl Writer {
                 offset,
                 reply,
             } => drop(reply.send(self.covered(session, offset))),
+            Job::OwnCovered { epoch, offset } => self.own_covered(epoch, offset),
             Job::Unlike(found, reply) => {
                 self.unlike(found);
                 let _ = reply.send(());
