@@ -15,6 +15,7 @@ use serde_json::json;
 use vectorizer_api::error::{ApiError, ErrorCode};
 use vectorizer_api::replication::Role;
 use vectorizer_api::{ACKS_HEADER, FORWARDED_HEADER};
+use vectorizer_replication::position::Position;
 
 use super::Api;
 use super::answer::{Held, Refusal, invalid, refuse};
@@ -184,7 +185,7 @@ async fn acknowledged(api: &Api, reply: &WriteReply) -> Result<(), Refusal> {
         .replicas
         .acknowledged(position.epoch, position.offset, asked);
     let why = match tokio::time::timeout(time, covered).await {
-        Ok(Ok(())) if may_answer(api, position.epoch) => return Ok(()),
+        Ok(Ok(())) if may_answer(api, position) => return Ok(()),
         Ok(Ok(()) | Err(_)) => "this node is no longer the master".to_owned(),
         Err(_) => format!(
             "{acks} replicas did not acknowledge it within {} s",
@@ -201,8 +202,8 @@ async fn acknowledged(api: &Api, reply: &WriteReply) -> Result<(), Refusal> {
 }
 
 /// Looked at once more when the replicas have answered: a process that was frozen, or fenced, meanwhile confirms nothing.
-fn may_answer(api: &Api, epoch: u64) -> bool {
-    api.writer.state().borrow().master_epoch == epoch && api.0.permit.holds()
+fn may_answer(api: &Api, position: Position) -> bool {
+    api.writer.state().borrow().may_answer(position) && api.0.permit.holds()
 }
 
 /// Gives a write to the writer and waits for its confirmation.
@@ -227,7 +228,7 @@ pub(super) async fn carry_out(api: &Api, request: WriteRequest) -> Result<WriteR
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
-    use vectorizer_replication::position::{History, Position};
+    use vectorizer_replication::position::History;
 
     use super::*;
 
@@ -248,6 +249,7 @@ mod tests {
             covered: Position::ZERO,
             master_since: None,
             handed_over_at: None,
+            handed_over_end: None,
             fences: 0,
             fault: None,
         }
@@ -296,6 +298,24 @@ mod tests {
             panic!("forwarded twice")
         };
         assert_eq!(error.error_type, ErrorCode::NotMaster);
+    }
+
+    #[test]
+    fn a_former_master_answers_what_it_handed_over_and_nothing_behind_that() {
+        let former = NodeState {
+            handed_over_end: Some(Position::new(3, 100)),
+            ..handed_over(Role::Unassigned, 1)
+        };
+        assert!(former.may_answer(Position::new(3, 100)));
+        for other in [
+            Position::new(3, 101),
+            Position::new(2, 50),
+            Position::new(4, 50),
+        ] {
+            assert!(!former.may_answer(other), "{other}");
+        }
+        let fenced = state(Role::Unassigned);
+        assert!(!fenced.may_answer(Position::new(3, 100)));
     }
 
     #[test]

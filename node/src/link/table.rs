@@ -39,8 +39,18 @@ struct Quorum {
     /// First offset of the epoch: nothing counts as covered before its own first record is.
     first_offset: u64,
     waiting: Waiting<oneshot::Sender<()>>,
+    /// What was said to be acknowledged last by [`ReplicaTable::settle`].
+    settled: Option<Settled>,
     /// As many replicas as are waited for have been in sync at once, in this epoch.
     gathered: bool,
+}
+
+/// So many replicas have acknowledged an epoch up to an offset.
+#[derive(Clone, Copy)]
+struct Settled {
+    epoch: u64,
+    offset: u64,
+    acks: u32,
 }
 
 impl Quorum {
@@ -185,11 +195,50 @@ impl ReplicaTable {
             let mut quorum = self.quorum.lock();
             // Who asked and went away need not be kept.
             quorum.waiting.retain(|waiter| !waiter.is_closed());
+            let enough = acks.max(quorum.acks());
+            let settled = quorum
+                .settled
+                .is_some_and(|s| s.epoch == epoch && s.offset >= offset && s.acks >= enough);
+            if settled {
+                // Who asked may have gone.
+                let _ = sender.send(());
+                return receiver;
+            }
             quorum.waiting.push(acks, offset, sender);
             drop(quorum);
             self.acknowledge();
         }
         receiver
+    }
+
+    /// Waits until as many replicas as the cluster asks for have acknowledged everything up to `offset`, as long as
+    /// enough are in sync; not longer than until `limit`. What is answered late is then known to be acknowledged, even
+    /// when this node is no longer master.
+    pub async fn settle(&self, epoch: u64, offset: u64, limit: std::time::Instant) {
+        let acks = self.acks();
+        if acks == 0 {
+            return;
+        }
+        let mut covered = self.acknowledged(epoch, offset, 0);
+        let mut changed = self.changed();
+        let enough = async {
+            loop {
+                let short = usize::try_from(acks).map_or(true, |acks| self.in_sync() < acks);
+                tokio::select! {
+                    biased;
+                    covered = &mut covered => return covered.is_ok(),
+                    () = std::future::ready(()), if short => return false,
+                    _ = changed.changed() => {}
+                }
+            }
+        };
+        if tokio::time::timeout_at(limit.into(), enough).await == Ok(true) {
+            self.quorum.lock().settled = Some(Settled {
+                epoch,
+                offset,
+                acks,
+            });
+        }
     }
 
     fn acknowledge(&self) {

@@ -94,6 +94,11 @@ impl WriterHandle {
         };
         let message = match tokio::time::timeout_at(until.into(), caught_up).await {
             Ok(true) => {
+                // Writes that wait for more replicas than the target are answered before this node is master no more;
+                // should one of those hang, the target has everything, and half of the time is left for the rest.
+                let now = Instant::now();
+                let half = now + until.saturating_duration_since(now) / 2;
+                replicas.settle(plan.from_epoch, end.offset, half).await;
                 return self
                     .refusable(|reply| Job::FinishHandover(plan, held, reply))
                     .await;
@@ -257,9 +262,11 @@ impl Writer {
         let transition = self.decide(&Command::FinishHandover { plan })?;
         let writing = self.writing;
         self.handed_over_at = Some(Instant::now());
+        self.handed_over_end = Some(held.end);
         if let Err(error) = self.carry_out(transition) {
             self.writing = writing;
             self.handed_over_at = None;
+            self.handed_over_end = None;
             self.publish_state();
             let message = format!("{error}; this node goes on writing");
             return Err(ApiError::new(ErrorCode::DiskFull, message));

@@ -39,6 +39,8 @@ pub struct NodeState {
     pub master_since: Option<Instant>,
     /// When this process handed its mastership over.
     pub handed_over_at: Option<Instant>,
+    /// Where its log ended then: everything in that epoch up to there is on the next master's disk.
+    pub handed_over_end: Option<Position>,
     /// Fences, since the process began, that raised the epoch below which nothing is accepted.
     pub fences: u64,
     /// Why a replica does not follow its master, when that is not for lack of a connection.
@@ -69,6 +71,15 @@ pub struct Progress {
 }
 
 impl NodeState {
+    /// Whether a write at `position`, acknowledged by enough replicas, may be answered: by the master of its epoch, and by
+    /// one that has handed over since, whose successor begins where its own log ended.
+    pub fn may_answer(&self, position: Position) -> bool {
+        self.master_epoch == position.epoch
+            || self
+                .handed_over_end
+                .is_some_and(|end| end.epoch == position.epoch && end.offset >= position.offset)
+    }
+
     /// What was found to be unlike the master's data.
     pub fn unlike(&self) -> Option<&str> {
         match &self.fault {
@@ -95,6 +106,7 @@ impl NodeState {
             handing_over: false,
             master_since: None,
             handed_over_at: None,
+            handed_over_end: None,
             fences: 0,
             fault: None,
         }

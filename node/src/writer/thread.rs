@@ -160,6 +160,7 @@ pub(super) struct Writer {
     pub(super) hold: Option<Hold>,
     pub(super) holds_begun: u64,
     pub(super) handed_over_at: Option<Instant>,
+    pub(super) handed_over_end: Option<Position>,
     master_since: Option<Instant>,
     pub(super) fault: Option<Fault>,
     pub(super) fences: u64,
@@ -208,6 +209,7 @@ impl Writer {
             hold: None,
             holds_begun: 0,
             handed_over_at: None,
+            handed_over_end: None,
             master_since: None,
             fault: None,
             fences: 0,
@@ -433,6 +435,7 @@ impl Writer {
         });
         self.hold = None;
         self.handed_over_at = None;
+        self.handed_over_end = None;
         self.fault = None;
         self.writing = Some(epoch);
         self.master_since = Some(Instant::now());
@@ -495,6 +498,7 @@ impl Writer {
             handing_over: self.hold.is_some(),
             master_since: self.master_since.filter(|_| self.writing.is_some()),
             handed_over_at: self.handed_over_at,
+            handed_over_end: self.handed_over_end,
             fault: self.fault.clone(),
             fences: self.fences,
         });

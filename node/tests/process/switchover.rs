@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use vectorizer_api::control::{Fence, Follow, Handover, Promote};
 use vectorizer_api::error::ErrorCode;
@@ -9,6 +10,7 @@ use vectorizer_api::replication::Role;
 
 use super::agree::agree;
 use super::harness::*;
+use super::relay::{Line, Relay};
 use super::roles::*;
 
 #[tokio::test]
@@ -125,4 +127,78 @@ async fn a_handover_to_a_replica_that_is_not_there_leaves_the_master_writing() {
     assert!(refused.message.contains("goes on writing"), "{refused}");
     master.put(0..3).await;
     assert!(commander(&master).control_state().await.unwrap().writable);
+}
+
+#[tokio::test]
+async fn writes_that_wait_for_more_replicas_than_the_target_are_answered_before_the_handover_ends()
+{
+    const WRITERS: u32 = 8;
+    let synchronous = |machine: Machine| commandable(machine).set("replication.write_acks=2");
+    let first = synchronous(Machine::master());
+    let line = Relay::to(first.replication()).await;
+    let fast = synchronous(Machine::replica_of(&first));
+    let slow = synchronous(Machine::following(&line.address));
+    let (old, new) = (first.start().await, fast.start().await);
+    let last = slow.start().await;
+    old.create().await;
+    let old = Arc::new(old);
+    let stop = Arc::new(AtomicBool::new(false));
+    let written: Arc<[AtomicU32; WRITERS as usize]> = Arc::default();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|own| {
+            let (old, stop, written) = (old.clone(), stop.clone(), written.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let count = written[own as usize].load(Ordering::Relaxed);
+                    let next = count * WRITERS + own;
+                    old.put(next..next + 1).await;
+                    written[own as usize].store(count + 1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let sum = || -> u32 { written.iter().map(|n| n.load(Ordering::Relaxed)).sum() };
+    let enough = async |more: u32| {
+        let goal = sum() + more;
+        until("more writes", async || {
+            let failed = writers.iter().any(|writer| writer.is_finished());
+            if failed || sum() >= goal {
+                Ok(())
+            } else {
+                Err(sum())
+            }
+        })
+        .await;
+    };
+    enough(50).await;
+
+    // Every writer's next write waits for the slow one now.
+    line.set(Line::Silent);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let handover = async {
+        hand_over(&old, &new, &fast).await;
+        follow(&last, &new, &fast).await;
+    };
+    let delay = async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        line.set(Line::Open);
+    };
+    tokio::join!(handover, delay);
+    enough(50).await;
+    stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.await.expect("a write was not answered");
+    }
+    let end = new.end().await;
+    for node in [&*old, &last] {
+        node.reaches(end).await;
+    }
+    for own in 0..WRITERS {
+        let count = written[own as usize].load(Ordering::Relaxed);
+        let all = last.everything().await;
+        let theirs = (0..count).map(|n| id(n * WRITERS + own));
+        for id in theirs {
+            assert!(all.iter().any(|(found, _)| *found == id), "{id} is missing");
+        }
+    }
 }
