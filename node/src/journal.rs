@@ -110,12 +110,22 @@ impl Journal {
         options: JournalOptions,
         base: LogEnd,
     ) -> Result<Journal, JournalError> {
+        Self::open_knowing(dir, options, base, 0)
+    }
+
+    /// The same, where everything up to offset `known` is known to have been durable: damage there is not torn.
+    pub fn open_knowing(
+        dir: &Path,
+        options: JournalOptions,
+        base: LogEnd,
+        known: u64,
+    ) -> Result<Journal, JournalError> {
         let Recovered {
             published,
             file,
             size,
             header,
-        } = recover(dir, base, options.cache_bytes)?;
+        } = recover(dir, base, known, options.cache_bytes)?;
         let end = published.end;
         Ok(Journal {
             path: dir.join(file_name(header.base)),

@@ -11,7 +11,8 @@ use serde::Serialize;
 use vectorizer_replication::position::{Chain, LogEnd, Position};
 
 use super::recover::{
-    generation_may_be_made, histories_agree, journal_is_there, newest_store, role_is_missing,
+    covered_is_there, generation_may_be_made, histories_agree, journal_is_there, newest_store,
+    role_is_missing,
 };
 use super::{DataDirError, checkpoint, generation_dir, generations, in_use, io_error, journal_dir};
 use crate::journal::{self, Examined, JournalError, ReadError, SegmentReport, TornTail};
@@ -193,7 +194,8 @@ impl Examination {
         }
         let newest = self.checkpoints.first();
         let base = newest.and_then(|c| c.header.as_ref().map(|header| header.start));
-        let examined = match journal::examine(&dir, base.unwrap_or_default()) {
+        let known = role.covered.offset;
+        let examined = match journal::examine(&dir, base.unwrap_or_default(), known) {
             Ok(examined) => examined,
             Err(error) => {
                 self.note(error.into());
@@ -255,7 +257,14 @@ impl Examination {
             Ok(store) => store,
             Err(error) => return self.note(error),
         };
-        if let Err(error) = histories_agree(&self.path, role, &store.history(), log.end()) {
+        let (history, end) = (store.history(), log.end());
+        if let Err(error) = histories_agree(&self.path, role, &history, end) {
+            self.note(error);
+        }
+        // Where the log is damaged it ends early, and that is said already.
+        if self.damage.is_empty()
+            && let Err(error) = covered_is_there(&self.path, role, &history, end)
+        {
             self.note(error);
         }
         let digest = store.digests();

@@ -39,7 +39,8 @@ pub(super) fn recover(
     let base = base.unwrap_or_default();
     let dir = journal_dir(&generation);
     journal_is_there(&dir, role.state(), &starts)?;
-    let journal = Journal::open(&dir, options.clone(), base)?;
+    let known = role.state().covered.offset;
+    let journal = Journal::open_knowing(&dir, options.clone(), base, known)?;
     sync_dir(&generation)?;
 
     let (store, newest, replayed_bytes) = newest_store(&generation, &starts, &journal.reader())?;
@@ -236,6 +237,7 @@ fn reconcile_history(
     end: LogEnd,
 ) -> Result<(), DataDirError> {
     histories_agree(path, role.state(), &of_log, end)?;
+    covered_is_there(path, role.state(), &of_log, end)?;
     Ok(role.update(|state| {
         state.history = of_log;
         // Noted before a replica's first batch, which did not get to its log: elected, it would bring nothing.
@@ -262,6 +264,27 @@ pub(super) fn histories_agree(
                  wrong, or empty the data directory so that the node syncs from the master",
                 noted.entries(),
                 of_log.entries()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses a log without what the role file knows to be covered.
+pub(super) fn covered_is_there(
+    path: &Path,
+    role: &RoleState,
+    of_log: &History,
+    end: LogEnd,
+) -> Result<(), DataDirError> {
+    let (covered, end) = (role.covered, end.position);
+    if end.offset < covered.offset || of_log.epoch_at(covered.offset) != covered.epoch {
+        return Err(inconsistent(
+            &journal_dir(&generation_dir(path, role.generation)),
+            &format!(
+                "the log ends at {end} and is without {covered}, which the role file knows to have been durable here \
+                 and acknowledged by enough replicas: restore the log, or empty the data directory so that the node \
+                 syncs from the master"
             ),
         ));
     }

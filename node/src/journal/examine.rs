@@ -63,10 +63,11 @@ pub struct Examined {
     pub log: LogReader,
 }
 
-/// Checks every byte of the log in `dir` and writes none. `base` is where a log without files begins.
+/// Checks every byte of the log in `dir` and writes none. `base` is where a log without files begins, and everything up
+/// to `known` is known to have been durable.
 ///
 /// Fails only when the directory cannot be listed; everything else is reported.
-pub fn examine(dir: &Path, base: LogEnd) -> Result<Examined, JournalError> {
+pub fn examine(dir: &Path, base: LogEnd, known: u64) -> Result<Examined, JournalError> {
     let Listed {
         mut paths,
         leftovers,
@@ -87,7 +88,8 @@ pub fn examine(dir: &Path, base: LogEnd) -> Result<Examined, JournalError> {
     for (at, path) in paths.into_iter().enumerate() {
         // Behind damage, nobody knows where the log would have been.
         let expected = (at > 0 && damage.is_empty()).then_some(whole.end);
-        match look_at(&path, expected, at + 1 == count && headless.is_none()) {
+        let is_last = at + 1 == count && headless.is_none();
+        match look_at(&path, expected, is_last.then_some(known)) {
             Err(error) => damage.push(error),
             Ok(look) => {
                 if damage.is_empty() && look.fits && !look.published.segments.is_empty() {
@@ -134,7 +136,8 @@ struct Look {
     damage: Vec<JournalError>,
 }
 
-fn look_at(path: &Path, expected: Option<LogEnd>, is_last: bool) -> Result<Look, JournalError> {
+/// Looks at one segment; the last one's end may be torn behind the offset that is known to have been durable.
+fn look_at(path: &Path, expected: Option<LogEnd>, last: Option<u64>) -> Result<Look, JournalError> {
     let file = File::open(path).map_err(|error| io_error("opening", path, error))?;
     let header = read_header(&file, path)?;
     let meta = file.metadata();
@@ -180,11 +183,12 @@ fn look_at(path: &Path, expected: Option<LogEnd>, is_last: bool) -> Result<Look,
     };
     let what = wrong.to_string();
     let path = path.to_owned();
-    if !is_last {
+    let Some(known) = last else {
         look.damage.push(JournalError::Corrupt { path, byte, what });
         return Ok(look);
-    }
-    match torn_bytes(&path, &file, header, byte, &wrong, look.published.end) {
+    };
+    let end = look.published.end.position.offset;
+    match torn_bytes(&path, &file, header, byte, &wrong, (end, known)) {
         Ok(bytes) => {
             let bytes = bytes as u64;
             look.torn = Some(TornTail {

@@ -30,10 +30,12 @@ pub(super) struct Recovered {
     pub(super) header: Header,
 }
 
-/// Opens the segments in `dir`; begins at `base` when there are none.
+/// Opens the segments in `dir`; begins at `base` when there are none. Everything up to `known` is known to have been
+/// durable.
 pub(super) fn recover(
     dir: &Path,
     base: LogEnd,
+    known: u64,
     cache_bytes: usize,
 ) -> Result<Recovered, JournalError> {
     fs::create_dir_all(dir).map_err(|error| io_error("creating", dir, error))?;
@@ -83,7 +85,8 @@ pub(super) fn recover(
                         what: damage.to_string(),
                     });
                 }
-                cut_torn_tail(&path, &mut file, header, byte, &damage, published.end)?;
+                let end = published.end.position.offset;
+                cut_torn_tail(&path, &mut file, header, byte, &damage, (end, known))?;
                 byte
             }
         };
@@ -286,28 +289,32 @@ pub(super) fn scan(
     Ok((cursor.at(), damage))
 }
 
-/// Whether the last segment's damage at `byte` is a torn write: refused when a later mark says that what stood there was
-/// durable. Returns how many bytes there are from there on.
+/// Whether the last segment's damage at `byte`, behind offset `end`, is a torn write: refused when a later mark says that
+/// what stood there was durable, or that is `known`. Returns how many bytes there are from there on.
 pub(super) fn torn_bytes(
     path: &Path,
     mut file: &File,
     header: Header,
     byte: u64,
     damage: &Damage,
-    end: LogEnd,
+    (end, known): (u64, u64),
 ) -> Result<usize, JournalError> {
     let failed = |error| io_error("reading", path, error);
     file.seek(SeekFrom::Start(byte)).map_err(failed)?;
     let mut rest = Vec::new();
     file.read_to_end(&mut rest).map_err(failed)?;
-    let durable = highest_mark(&rest, header.salt).unwrap_or(0);
-    if durable > end.position.offset {
+    let marked = highest_mark(&rest, header.salt).unwrap_or(0);
+    if marked.max(known) > end {
+        let (who, durable) = match marked > end {
+            true => ("a later mark says", marked),
+            false => ("the role file knows", known),
+        };
         return Err(JournalError::Corrupt {
             path: path.to_owned(),
             byte,
             what: format!(
-                "{damage}; a later mark says that offset {durable} was durable, so this is no torn write: restore \
-                 the file, or empty the data directory so that the node syncs from the master"
+                "{damage}; {who} that offset {durable} was durable, so this is no torn write: restore the file, or \
+                 empty the data directory so that the node syncs from the master"
             ),
         });
     }
@@ -321,15 +328,15 @@ fn cut_torn_tail(
     header: Header,
     byte: u64,
     damage: &Damage,
-    end: LogEnd,
+    (end, known): (u64, u64),
 ) -> Result<(), JournalError> {
     let failed = |error| io_error("cutting", path, error);
-    let cut_bytes = torn_bytes(path, file, header, byte, damage, end)?;
+    let cut_bytes = torn_bytes(path, file, header, byte, damage, (end, known))?;
     tracing::warn!(
         file = %path.display(),
         byte,
         cut_bytes,
-        end = %end.position,
+        end,
         "the journal's last write was torn ({damage}); cut at the last whole batch"
     );
     file.set_len(byte).map_err(failed)?;

@@ -306,3 +306,56 @@ fn what_crashes_leave_is_listed_and_stays() {
     let current: Vec<_> = found.generations.iter().map(|g| g.current).collect();
     assert_eq!(current, [true, false]);
 }
+
+#[test]
+fn a_log_that_lost_what_the_role_file_knows_to_be_covered_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::with_data(dir.path(), 8);
+    let covered = node.journal.end().position;
+    assert_eq!(covered.offset, 10);
+    node.role.update(|role| role.covered = covered).unwrap();
+    drop(node);
+    assert!(examine(dir.path()).sound);
+    Node::open(dir.path());
+    let last = segments(dir.path()).pop().unwrap();
+    let whole = fs::read(&last).unwrap();
+    let mut rotten = whole.clone();
+    let byte = rotten.len() - 4;
+    rotten[byte] ^= 1;
+    fs::write(&last, &rotten).unwrap();
+    let found = examine(dir.path());
+    assert_eq!(only(&found).path.as_ref(), Some(&last));
+    for refused in [only(&found).what.clone(), refusal(dir.path())] {
+        assert!(refused.contains(last.to_str().unwrap()), "{refused}");
+        assert!(refused.contains("offset 10 was durable"), "{refused}");
+    }
+    assert_eq!(fs::read(&last).unwrap(), rotten, "nothing was cut");
+
+    // Gone without a trace.
+    let file = OpenOptions::new().write(true).open(&last).unwrap();
+    let log = journal_dir(&dir.path().join("gen-1"));
+    let found = crate::journal::examine(&log, LogEnd::default(), 0).unwrap();
+    file.set_len(found.torn.unwrap().byte).unwrap();
+    let found = examine(dir.path());
+    for refused in [only(&found).what.clone(), refusal(dir.path())] {
+        assert!(refused.contains("is without 1.10"), "{refused}");
+    }
+    fs::write(&last, &whole).unwrap();
+    assert_eq!(Node::open(dir.path()).end(), 10);
+}
+
+#[test]
+fn a_torn_write_behind_what_is_covered_is_cut_as_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::with_data(dir.path(), 8);
+    let covered = node.journal.end().position;
+    node.role.update(|role| role.covered = covered).unwrap();
+    node.put_many(1);
+    drop(node);
+    let last = segments(dir.path()).pop().unwrap();
+    let file = OpenOptions::new().write(true).open(&last).unwrap();
+    file.set_len(fs::metadata(&last).unwrap().len() - 1)
+        .unwrap();
+    assert!(examine(dir.path()).sound);
+    assert_eq!(Node::open(dir.path()).end(), 10);
+}
