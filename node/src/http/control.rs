@@ -139,16 +139,21 @@ pub(super) async fn members(From(api): From<Api>, Input(wish): Input<Members>) -
         return Err(Refusal::invalid("acks", message));
     }
     let deadline = Duration::from_millis(wish.deadline_ms).min(LONGEST_CHANGE);
-    let changed =
-        api.leadership
-            .change_members(wish.epoch, &concern, &api.writer, &api.replicas, deadline);
+    let changed = api.leadership.change_members(
+        wish.epoch,
+        &concern,
+        &api.writer,
+        &api.replicas,
+        &api.pulse,
+        deadline,
+    );
     changed.await?;
     Ok(state(From(api)).await)
 }
 
 async fn confirm(api: &Api, epoch: u64) -> Result<(), ApiError> {
     api.leadership
-        .confirm(epoch, &api.writer, &api.replicas)
+        .confirm(epoch, &api.writer, &api.replicas, &api.pulse)
         .await
 }
 

@@ -47,10 +47,12 @@ impl Leadership {
         epoch: u64,
         writer: &WriterHandle,
         replicas: &ReplicaTable,
+        pulse: &AtomicU64,
     ) -> Result<(), ApiError> {
         let Leadership::Kubernetes(lease) = self else {
             return Ok(());
         };
+        writer_moves(pulse)?;
         let confirmed = lease.confirm(epoch).await;
         let concern = confirmed.map_err(|error| unconfirmed(epoch, &error))?;
         let (node_id, master_epoch) = {
@@ -75,6 +77,7 @@ impl Leadership {
         wish: &Concern,
         writer: &WriterHandle,
         replicas: &ReplicaTable,
+        pulse: &AtomicU64,
         deadline: Duration,
     ) -> Result<(), ApiError> {
         let Leadership::Kubernetes(lease) = self else {
@@ -84,6 +87,7 @@ impl Leadership {
         };
         let _one_at_a_time = lease.changing().await;
         let until = Instant::now() + deadline;
+        writer_moves(pulse)?;
         // An earlier change may have been recorded without an answer.
         let recorded = lease
             .confirm(epoch)
@@ -114,6 +118,10 @@ impl Leadership {
                     concern
                 }
             };
+            if let Err(error) = writer_moves(pulse) {
+                replicas.with_membership(Membership::given_up);
+                return Err(error);
+            }
             match lease.record(epoch, &concern).await {
                 Ok(()) => replicas.with_membership(|m| m.recorded(concern)),
                 Err(error @ LeaseError::Conflict) => {
@@ -146,11 +154,8 @@ impl Leadership {
                 (now.master_epoch, now.cluster)
             };
             if let (true, Some(cluster)) = (epoch > 0, cluster) {
-                let healthy = || {
-                    boot_time_ms().saturating_sub(pulse.load(Ordering::Relaxed)) < STUCK_AFTER_MS
-                };
                 tokio::select! {
-                    lost = lease.hold(epoch, healthy) => depose(&writer, cluster, epoch, &lost).await,
+                    lost = lease.hold(epoch, || is_healthy(&pulse)) => depose(&writer, cluster, epoch, &lost).await,
                     () = other_epoch(state.clone(), epoch) => {}
                 }
                 if state.has_changed().is_err() {
@@ -163,6 +168,23 @@ impl Leadership {
             }
         }
     }
+}
+
+/// Whether the writer was at work lately.
+fn is_healthy(pulse: &AtomicU64) -> bool {
+    boot_time_ms().saturating_sub(pulse.load(Ordering::Relaxed)) < STUCK_AFTER_MS
+}
+
+/// Every change of the Lease renews it: a command must not keep alive what [`KubernetesLease::hold`] lets run out.
+fn writer_moves(pulse: &AtomicU64) -> Result<(), ApiError> {
+    if is_healthy(pulse) {
+        return Ok(());
+    }
+    let message = format!(
+        "the writer has not finished an fsync for {} s, so the lease is not touched; send the command again",
+        STUCK_AFTER_MS / 1000
+    );
+    Err(ApiError::new(ErrorCode::Unavailable, message))
 }
 
 /// Waits until everything up to `end` has been acknowledged by as many replicas as will be asked from now on.

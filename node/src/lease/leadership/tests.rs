@@ -165,6 +165,38 @@ async fn granted(dir: &TempDir, server: &Arc<Server>) -> (WriterHandle, Leadersh
     (writer, Leadership::Kubernetes(Arc::new(lease)), node_id)
 }
 
+#[tokio::test]
+async fn no_command_renews_the_lease_of_a_master_whose_writer_is_stuck() {
+    let (dir, server) = (TempDir::new().unwrap(), Arc::new(Server::default()));
+    let (writer, leadership, node_id) = granted(&dir, &server).await;
+    let replicas = ReplicaTable::default();
+    let moves = AtomicU64::new(boot_time_ms());
+    let confirmed = leadership.confirm(1, &writer, &replicas, &moves).await;
+    confirmed.unwrap();
+    replicas.set_granted(node_id, Concern::default());
+    let before = server.changes.load(Ordering::SeqCst);
+    let stuck = AtomicU64::new(boot_time_ms().saturating_sub(STUCK_AFTER_MS));
+    let wish = Concern {
+        members: [node_id].into(),
+        acks: 0,
+    };
+    for _ in 0..2 {
+        let refused = leadership
+            .change_members(1, &wish, &writer, &replicas, &stuck, DEADLINE)
+            .await
+            .unwrap_err();
+        assert_eq!(refused.error_type, ErrorCode::Unavailable, "{refused}");
+    }
+    let refused = leadership.confirm(1, &writer, &replicas, &stuck).await;
+    assert_eq!(refused.unwrap_err().error_type, ErrorCode::Unavailable);
+    assert_eq!(server.changes.load(Ordering::SeqCst), before);
+    leadership
+        .change_members(1, &wish, &writer, &replicas, &moves, DEADLINE)
+        .await
+        .unwrap();
+    assert!(server.changes.load(Ordering::SeqCst) > before);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_holds_no_lease_for_a_writer_that_has_stopped() {
     let (dir, server) = (TempDir::new().unwrap(), Arc::new(Server::default()));
