@@ -117,7 +117,15 @@ impl KubernetesLease {
 
     /// After a restart of a master: takes the next epoch if the Lease still names this *node*, whatever its process.
     /// Returns what was taken, its epoch above `promised`, or `None` when the Lease names somebody else or nobody.
-    pub async fn retake(&self, cluster: Uuid, promised: u64) -> Result<Option<Grant>, LeaseError> {
+    ///
+    /// `unchanged` is asked once more when the Lease has been read: whether that promise is still this node's. An election
+    /// fences first and grants afterwards, so that what it grants is not taken by this.
+    pub async fn retake(
+        &self,
+        cluster: Uuid,
+        promised: u64,
+        unchanged: impl Fn() -> bool,
+    ) -> Result<Option<Grant>, LeaseError> {
         let mut current = self.current.lock().await;
         let mut lease = bounded(self.api.get(&self.name)).await?;
         let grant = parse(&lease)?;
@@ -126,7 +134,7 @@ impl KubernetesLease {
             .as_ref()
             .is_some_and(|h| h.node_id == self.identity.node_id);
         // A promise above the granted epoch is a fence: somebody else is, or is about to be, the master.
-        if !ours || grant.cluster != cluster || grant.epoch < promised {
+        if !ours || grant.cluster != cluster || grant.epoch < promised || !unchanged() {
             return Ok(None);
         }
         let next = Grant {

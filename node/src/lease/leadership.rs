@@ -241,7 +241,8 @@ async fn retake(lease: &KubernetesLease, writer: &WriterHandle, replicas: &Repli
             // Fenced since: a Lease that names this node from here on is a grant, and its epoch comes with a promotion.
             return;
         }
-        match lease.retake(cluster, promised).await {
+        let unchanged = || writer.state().borrow().promised == promised;
+        match lease.retake(cluster, promised, unchanged).await {
             Ok(Some(grant)) => {
                 let epoch = grant.epoch;
                 replicas.set_granted(node_id, grant.concern);

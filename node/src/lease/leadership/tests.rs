@@ -23,6 +23,8 @@ struct Server {
     lease: Mutex<Lease>,
     reads: AtomicU64,
     changes: AtomicU64,
+    /// Whoever holds this keeps readings from being answered.
+    gate: tokio::sync::Mutex<()>,
 }
 
 impl Server {
@@ -37,6 +39,7 @@ impl Server {
                     server.changes.fetch_add(1, Ordering::SeqCst);
                 } else {
                     server.reads.fetch_add(1, Ordering::SeqCst);
+                    drop(server.gate.lock().await);
                 }
                 let lease = serde_json::to_vec(&*server.lease.lock()).unwrap();
                 Ok::<_, Infallible>(Response::new(Body::from(lease)))
@@ -141,6 +144,30 @@ async fn a_node_that_was_fenced_does_not_take_the_epoch_that_is_granted_to_it_af
     let cluster = CLUSTER;
     let promote = Command::Promote { cluster, epoch, at };
     writer.command(promote).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fence_while_the_lease_is_being_read_keeps_the_epoch_from_being_taken() {
+    let (dir, server) = (TempDir::new().unwrap(), Arc::new(Server::default()));
+    let (writer, lease, node_id) = restarted(&dir, &server).await;
+    let replicas = ReplicaTable::default();
+    server.grant(1, node_id);
+    let closed = server.gate.lock().await;
+    let asks = retake(&lease, &writer, &replicas);
+    let plan = async {
+        while server.reads.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let (cluster, epoch) = (CLUSTER, 2);
+        let fence = Command::Fence { cluster, epoch };
+        writer.command(fence).await.unwrap();
+        server.grant(epoch, node_id);
+        drop(closed);
+    };
+    let both = async { tokio::join!(asks, plan) };
+    tokio::time::timeout(DEADLINE, both).await.unwrap();
+    assert_eq!(server.changes.load(Ordering::SeqCst), 0);
+    assert_eq!(writer.state().borrow().master_epoch, 0);
 }
 
 /// A master of epoch 1 that the Lease names, and its way to the Lease.
