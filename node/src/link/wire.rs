@@ -57,6 +57,34 @@ impl Inbox {
 pub(super) struct Outbox {
     socket: OwnedWriteHalf,
     queue: VecDeque<Bytes>,
+    heartbeats: Heartbeats,
+}
+
+/// Heartbeats come by the clock, whether the replica reads or not: one of them may wait in the queue, and what another
+/// would say is said by the next one after it.
+#[derive(Default)]
+struct Heartbeats {
+    /// Bytes of the queue up to the end of the last one.
+    unsent: usize,
+}
+
+impl Heartbeats {
+    /// Queues a message, unless it is a heartbeat behind another one.
+    fn push(&mut self, queue: &mut VecDeque<Bytes>, message: &Message) {
+        let is_heartbeat = matches!(message, Message::Heartbeat(_));
+        if is_heartbeat && self.unsent > 0 {
+            return;
+        }
+        message.encode(queue);
+        if is_heartbeat {
+            self.unsent = queue.iter().map(Bytes::len).sum();
+        }
+    }
+
+    /// The first `written` bytes of the queue have left.
+    fn written(&mut self, written: usize) {
+        self.unsent = self.unsent.saturating_sub(written);
+    }
 }
 
 impl Outbox {
@@ -64,12 +92,13 @@ impl Outbox {
         Outbox {
             socket,
             queue: VecDeque::new(),
+            heartbeats: Heartbeats::default(),
         }
     }
 
-    /// Queues a message. What can be queued is bounded by the session's window.
+    /// Queues a message. What can be queued is bounded by the session's window, and of heartbeats there is one.
     pub(super) fn push(&mut self, message: &Message) {
-        message.encode(&mut self.queue);
+        self.heartbeats.push(&mut self.queue, message);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -83,6 +112,7 @@ impl Outbox {
             return Err(io::ErrorKind::WriteZero.into());
         }
         advance(&mut self.queue, written);
+        self.heartbeats.written(written);
         Ok(written)
     }
 
@@ -122,7 +152,44 @@ fn advance(queue: &mut VecDeque<Bytes>, mut written: usize) {
 
 #[cfg(test)]
 mod tests {
+    use vectorizer_replication::message::{Heartbeat, Reject};
+    use vectorizer_replication::position::Position;
+
     use super::*;
+
+    #[test]
+    fn for_a_replica_that_never_reads_one_heartbeat_is_queued() {
+        let beat = Message::Heartbeat(Heartbeat {
+            clock_ms: 7,
+            end: Position::ZERO,
+            durable: 0,
+            covered: 0,
+            digest: None,
+        });
+        let (mut heartbeats, mut queue) = (Heartbeats::default(), VecDeque::new());
+        let len = |queue: &VecDeque<Bytes>| queue.iter().map(Bytes::len).sum::<usize>();
+        let other = Message::Reject(Reject::Busy(1));
+        heartbeats.push(&mut queue, &other);
+        let before = len(&queue);
+        heartbeats.push(&mut queue, &beat);
+        let bounded = len(&queue);
+        for _ in 0..10_000 {
+            heartbeats.push(&mut queue, &beat);
+        }
+        assert_eq!(len(&queue), bounded);
+        heartbeats.push(&mut queue, &other);
+        // Not its last byte.
+        for _ in 0..bounded - 1 {
+            advance(&mut queue, 1);
+            heartbeats.written(1);
+        }
+        heartbeats.push(&mut queue, &beat);
+        assert_eq!(len(&queue), 1 + before, "it is still on its way");
+        advance(&mut queue, 1);
+        heartbeats.written(1);
+        heartbeats.push(&mut queue, &beat);
+        assert_eq!(len(&queue), before + bounded - before, "and now the next");
+    }
 
     #[test]
     fn written_bytes_leave_the_queue_wherever_a_write_ends() {
