@@ -102,6 +102,8 @@ pub(super) fn recover(
     // What a killed process left in the page cache is served as durable from here on, so it has to be.
     file.sync_all()
         .map_err(|error| io_error("syncing", &path, error))?;
+    // Its name may be as new as what it holds.
+    sync_dir(dir)?;
     Ok(Recovered {
         published,
         file,
