@@ -3,9 +3,10 @@
 //! The log holds full records: an update is resolved to the whole vector and payload that it results in, so that
 //! applying it again, or on another node, gives the same.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::{Bytes, BytesMut};
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 use vectorizer_api::error::{ApiError, ErrorCode};
 use vectorizer_replication::batch::HEADER_LEN;
@@ -300,12 +301,7 @@ fn update(collection: &Collection, items: Vec<UpdateItem>) -> Items {
                 }
                 let payload = match payload {
                     None => old.payload,
-                    Some(changes) => {
-                        let mut merged: Map<String, Value> =
-                            serde_json::from_slice(&old.payload).unwrap_or_default();
-                        merged.extend(changes);
-                        encode_payload(&merged)
-                    }
+                    Some(changes) => merge(&old.payload, &changes),
                 };
                 let vector = vector.unwrap_or(old.vector);
                 good(
@@ -363,6 +359,19 @@ fn check_vector(collection: &Collection, vector: &[f32]) -> Result<(), String> {
 fn missing(id: String) -> (ItemResult, Option<Record>) {
     let message = format!("no vector with id `{id}` in this collection");
     bad(id, ErrorCode::VectorNotFound, message)
+}
+
+/// The payload with these keys set. The others keep their text: a number that is read and written again may be another.
+fn merge(old: &[u8], changes: &Map<String, Value>) -> Bytes {
+    let mut merged: BTreeMap<String, Box<RawValue>> =
+        serde_json::from_slice(old).unwrap_or_default();
+    for (key, value) in changes {
+        // A JSON value always encodes.
+        if let Ok(text) = to_raw_value(value) {
+            merged.insert(key.clone(), text);
+        }
+    }
+    Bytes::from(serde_json::to_vec(&merged).unwrap_or_else(|_| b"{}".to_vec()))
 }
 
 fn encode_payload(payload: &Map<String, Value>) -> Bytes {

@@ -67,6 +67,27 @@ async fn a_bulk_body_replaces_what_has_the_same_id_and_leaves_the_same_bytes_as_
 }
 
 #[tokio::test]
+async fn an_update_of_one_key_leaves_the_text_of_all_others() {
+    let node = Node::with_collection().await;
+    let with = |n: u32| {
+        format!(
+            r#"{{"big":18446744073709551617,"deep":{{"x":[122.416294033786585]}},"n":{n},"price":1.50}}"#
+        )
+    };
+    let payload = || {
+        let all = node.api.store.collection("c").unwrap().list(10, 0).records;
+        String::from_utf8(all[0].payload.to_vec()).unwrap()
+    };
+    node.bulk("c", body(&[("a", [1.0, 2.0], &with(1))]))
+        .await
+        .good();
+    assert_eq!(payload(), with(1));
+    let update = r#"{"collection": "c", "id": "a", "payload": {"n": 2}}"#;
+    node.post("/update", update).await.good();
+    assert_eq!(payload(), with(2));
+}
+
+#[tokio::test]
 async fn a_bad_bulk_body_is_refused_with_the_place_and_changes_nothing() {
     let node = Node::with_collection().await;
     let before = node.end();
