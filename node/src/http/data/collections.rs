@@ -7,14 +7,13 @@ use vectorizer_api::data::{
     Collection, CollectionCreated, CollectionDeleted, Collections, CreateCollection,
     IndexingStatus, Metric, Normalization, Quantization, Size,
 };
-use vectorizer_api::error::{ApiError, ErrorCode};
 
 use super::find;
 use crate::http::Api;
 use crate::http::answer::{Refusal, Written};
 use crate::http::body::{At, Input};
 use crate::http::writes::carry_out;
-use crate::store::{self, CollectionConfig, CollectionInfo};
+use crate::store::{self, CollectionConfig, CollectionInfo, Digest};
 use crate::writer::WriteRequest;
 
 /// `POST /collections`.
@@ -50,12 +49,16 @@ pub(in crate::http) async fn create_collection(
     let name = wish.name;
     let request = WriteRequest::CreateCollection {
         name: name.clone(),
-        config,
+        config: config.clone(),
     };
     let reply = carry_out(&api, request).await?;
+    let incarnation = reply.position.offset;
     let info = find(&api, &name)
-        .map(|collection| describe(&api, &collection.info()))
-        .map_err(|_| ApiError::new(ErrorCode::Conflict, "created, and dropped again since"))?;
+        .map(|collection| collection.info())
+        .ok()
+        .filter(|info| info.incarnation == incarnation)
+        .unwrap_or_else(|| as_created(&name, incarnation, config));
+    let info = describe(&api, &info);
     // Each of the two public clients is recognized by the key that it uses.
     let plain = wish.similarity_metric.is_some();
     Ok(Written {
@@ -102,6 +105,21 @@ pub(in crate::http) async fn delete_collection(
             collection: name,
         },
     })
+}
+
+/// What was created, and perhaps dropped by somebody else before it was looked at: the answer is the same.
+fn as_created(name: &str, incarnation: u64, config: CollectionConfig) -> CollectionInfo {
+    let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);
+    CollectionInfo {
+        name: name.to_owned(),
+        incarnation,
+        config,
+        count: 0,
+        bytes: 0,
+        created_ms: now,
+        updated_ms: now,
+        digest: Digest::default(),
+    }
 }
 
 fn describe(api: &Api, info: &CollectionInfo) -> Collection {

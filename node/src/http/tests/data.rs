@@ -287,3 +287,26 @@ async fn a_write_answers_its_position_and_a_read_what_it_has_seen() {
     let read = node.get("/collections/c/vectors/1").await;
     assert_eq!(read.position(), written.position());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collection_that_somebody_drops_before_its_creation_is_answered_was_created_all_the_same()
+{
+    let node = Node::master().await;
+    for n in 0..200 {
+        let name = format!("c{n}");
+        let asked = json!({ "name": name, "dimension": 3, "metric": "cosine" }).to_string();
+        let create = node.post("/collections", asked);
+        // As soon as it is there: in the same drain of the writer's queue, most of the time.
+        let drop = async {
+            let dropped = || writer::WriteRequest::DropCollection { name: name.clone() };
+            while node.api.writer.write(dropped()).await.is_err() {}
+        };
+        let (created, ()) = tokio::join!(create, drop);
+        let created = created.good();
+        assert_eq!(created["name"], *name);
+        assert_eq!(
+            (&created["dimension"], &created["vector_count"]),
+            (&json!(3), &json!(0))
+        );
+    }
+}
