@@ -42,6 +42,7 @@ fn options() -> JournalOptions {
     JournalOptions {
         segment_bytes: 600,
         log_size: 1_000_000,
+        max_bytes: None,
         cache_bytes: 300,
         preallocate: 0,
     }

@@ -115,6 +115,8 @@ pub struct Replication {
     pub replica_timeout: Duration,
     /// Operations kept in the log.
     pub log_size: u64,
+    /// Bytes that the log may take on the disk, even if those are fewer operations; `None` for as many as it takes.
+    pub log_max_bytes: Option<u64>,
     /// Time between a replica's attempts to connect.
     pub reconnect_interval: Duration,
     /// Replicas that must hold a write before it is answered. Under Kubernetes only until the Lease says it.

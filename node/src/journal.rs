@@ -6,8 +6,8 @@
 //!
 //! A segment is made complete, its header durable, before it gets its name, and only after the one before it is
 //! durable: of all segments, only the last can have been torn by a crash. Whole segments are dropped from the front
-//! once neither `log_size`, the last checkpoint nor a pin needs them; segments hold at most an eighth of `log_size`
-//! operations, so that the log stays close to it.
+//! once neither the last checkpoint nor a pin needs them, and `log_size` operations are kept without them or the files hold
+//! more than `max_bytes`; segments hold at most an eighth of either, so that the log stays close to it.
 
 mod error;
 mod examine;
@@ -48,6 +48,8 @@ pub struct JournalOptions {
     pub segment_bytes: u64,
     /// Operations that are kept for replicas to catch up from.
     pub log_size: u64,
+    /// Bytes that the files may hold, even if those are fewer operations; `None` for as many as it takes.
+    pub max_bytes: Option<u64>,
     /// Bytes of the newest batches that are kept in memory.
     pub cache_bytes: usize,
     /// Bytes by which the last file is made longer ahead of what is written; 0 for none.
@@ -59,6 +61,7 @@ impl Default for JournalOptions {
         JournalOptions {
             segment_bytes: 64 << 20,
             log_size: 1_000_000,
+            max_bytes: None,
             cache_bytes: 32 << 20,
             preallocate: 0,
         }
@@ -69,6 +72,12 @@ impl JournalOptions {
     /// Operations after which a segment is closed.
     fn segment_operations(&self) -> u64 {
         (self.log_size / 8).max(1)
+    }
+
+    /// Bytes beyond which a segment does not grow.
+    fn segment_limit(&self) -> u64 {
+        self.segment_bytes
+            .min(self.max_bytes.unwrap_or(u64::MAX) / 8)
     }
 }
 
@@ -159,7 +168,7 @@ impl Journal {
             return Err(wrong);
         }
         let len = batch.bytes().len() as u64;
-        let full = self.size + MARK_LEN as u64 + len > self.options.segment_bytes
+        let full = self.size + MARK_LEN as u64 + len > self.options.segment_limit()
             || self.end.position.offset - self.header.base.position.offset
                 >= self.options.segment_operations();
         if full && self.size > HEADER_LEN {
@@ -286,27 +295,26 @@ impl Journal {
         Ok(out)
     }
 
-    /// Removes whole segments that neither `log_size`, the checkpoint at `checkpoint_offset` nor a pin needs.
+    /// Removes whole segments that neither the checkpoint at `checkpoint_offset` nor a pin needs: those that are not of the
+    /// last `log_size` operations, and as many more as it takes to keep to `max_bytes`.
     pub fn enforce_retention(&mut self, checkpoint_offset: u64) -> Result<(), JournalError> {
         self.check()?;
+        let mut sizes = self.sizes()?.into_iter();
+        let held: u64 = sizes.as_slice().iter().sum();
+        let mut excess = held.saturating_sub(self.options.max_bytes.unwrap_or(u64::MAX));
         let mut dropped = Vec::new();
         {
             let mut state = self.shared.state.write();
-            let droppable = checkpoint_offset
-                .min(
-                    state
-                        .end
-                        .position
-                        .offset
-                        .saturating_sub(self.options.log_size),
-                )
-                .min(state.lowest_pin().map_or(u64::MAX, |from| from - 1));
-            while state
-                .segments
-                .get(1)
-                .is_some_and(|next| next.base.position.offset <= droppable)
-            {
+            let end = state.end.position.offset;
+            let circular = end.saturating_sub(self.options.log_size);
+            let pinned = state.lowest_pin().map_or(u64::MAX, |from| from - 1);
+            let droppable = checkpoint_offset.min(pinned);
+            while state.segments.get(1).is_some_and(|next| {
+                let before = next.base.position.offset;
+                before <= droppable && (before <= circular || excess > 0)
+            }) {
                 dropped.extend(state.segments.pop_front());
+                excess = excess.saturating_sub(sizes.next().unwrap_or(0));
             }
             let first = state.first_offset();
             state.forget_tail_below(first);
@@ -317,6 +325,20 @@ impl Journal {
                 .map_err(|error| io_error("removing", &segment.path, error))?;
         }
         Ok(())
+    }
+
+    /// The lengths of the files, oldest first; nothing when nobody asks for them.
+    fn sizes(&self) -> Result<Vec<u64>, JournalError> {
+        if self.options.max_bytes.is_none() {
+            return Ok(Vec::new());
+        }
+        let state = self.shared.state.read();
+        let sizes = state.segments.iter().map(|segment| {
+            let meta = fs::metadata(&segment.path);
+            meta.map(|meta| meta.len())
+                .map_err(|error| io_error("reading", &segment.path, error))
+        });
+        sizes.collect()
     }
 
     /// Voids all pins: what they held may go at the next [`Self::enforce_retention`]. Whether there were any.
@@ -369,7 +391,7 @@ impl Journal {
         // what is only kept ready.
         let free = rustix::fs::fstatvfs(&self.file).map_or(0, |fs| fs.f_bavail * fs.f_frsize);
         let ahead = self.size + self.options.preallocate.min(free / 256);
-        let to = ahead.min(self.options.segment_bytes);
+        let to = ahead.min(self.options.segment_limit());
         if to < need {
             return;
         }

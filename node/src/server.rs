@@ -59,6 +59,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let options = JournalOptions {
         segment_bytes: config.storage.segment_bytes,
         log_size: config.replication.log_size,
+        max_bytes: config.replication.log_max_bytes,
         preallocate: JOURNAL_ROOM,
         ..JournalOptions::default()
     };

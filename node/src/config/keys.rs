@@ -64,6 +64,7 @@ pub(super) const KEYS: &[Key] = &[
         None,
     ),
     key("replication.log_size", Some("REPLICATION_LOG_SIZE"), None),
+    key("replication.log_max_bytes", None, None),
     key(
         "replication.reconnect_interval_secs",
         Some("REPLICATION_RECONNECT_INTERVAL"),

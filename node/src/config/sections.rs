@@ -162,6 +162,7 @@ pub(super) fn replication(reader: &mut Reader<'_>) -> Replication {
         log_size: reader
             .number("replication.log_size", 1..=1_000_000_000)
             .unwrap_or(1_000_000),
+        log_max_bytes: reader.number("replication.log_max_bytes", 1 << 20..=1 << 50),
         reconnect_interval: seconds(reader, "replication.reconnect_interval_secs", 1, 5),
         write_acks: reader
             .number("replication.write_acks", 0..=255)

@@ -170,6 +170,7 @@ fn without_a_section_there_is_no_replication_and_everything_has_a_default() {
     );
     assert_eq!(config.replication.replica_timeout, Duration::from_secs(30));
     assert_eq!(config.replication.log_size, 1_000_000);
+    assert_eq!(config.replication.log_max_bytes, None);
     assert_eq!(
         config.replication.reconnect_interval,
         Duration::from_secs(5)
@@ -196,8 +197,10 @@ fn environment_overrides_the_file_and_flags_override_both() {
     let config = Start::with(MASTER)
         .env("REPLICATION_LOG_SIZE", "10")
         .set("replication.log_size=20")
+        .set("replication.log_max_bytes=1048576")
         .good();
     assert_eq!(config.replication.log_size, 20);
+    assert_eq!(config.replication.log_max_bytes, Some(1 << 20));
 }
 
 #[test]
@@ -330,6 +333,10 @@ fn every_bad_value_is_refused_with_its_path_and_what_would_be_right() {
             "expected `always` or `interval` or `os`",
         ),
         ("storage.segment_bytes=1", "a whole number from 4096"),
+        (
+            "replication.log_max_bytes=1048575",
+            "a whole number from 1048576",
+        ),
     ];
     let mut said: Vec<&str> = table
         .iter()

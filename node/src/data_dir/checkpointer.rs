@@ -1,8 +1,9 @@
 //! The thread that writes checkpoints while writes go on.
 //!
 //! A checkpoint is due when the log behind the last one has grown to half of the store, and at least to 1 GiB or to the
-//! sixteenth part of a smaller disk; or, so that a small `log_size` can be kept to, when it has half of `log_size` operations and a quarter of the store's
-//! size. So a restart replays little, and what checkpoints write stays within a small multiple of what the log does.
+//! sixteenth part of a smaller disk; or, so that a small `log_size` or `log_max_bytes` can be kept to, when it has half of
+//! `log_size` operations or of `log_max_bytes`, and a quarter of the store's size. So a restart replays little, and what
+//! checkpoints write stays within a small multiple of what the log does.
 
 use std::fs;
 use std::path::PathBuf;
@@ -91,15 +92,22 @@ impl Drop for Checkpointer {
 }
 
 /// Whether a checkpoint is due after so many operations and bytes, with a store of `store_bytes` on a disk of
-/// `disk_bytes`, 0 where that is not known.
-fn is_due(operations: u64, bytes: u64, store_bytes: u64, log_size: u64, disk_bytes: u64) -> bool {
+/// `disk_bytes`, 0 where that is not known. The log keeps to `limits`, operations and bytes.
+fn is_due(
+    (operations, bytes): (u64, u64),
+    store_bytes: u64,
+    limits: (u64, Option<u64>),
+    disk_bytes: u64,
+) -> bool {
+    let (log_size, max_bytes) = limits;
     let disk = if disk_bytes == 0 {
         u64::MAX
     } else {
         disk_bytes
     };
     let many = bytes >= MANY_BYTES.min(disk / 16).max(store_bytes / 2);
-    let circular = operations >= (log_size / 2).max(1) && bytes >= store_bytes / 4;
+    let half = operations >= (log_size / 2).max(1) || max_bytes.is_some_and(|max| bytes >= max / 2);
+    let circular = half && bytes >= store_bytes / 4;
     operations > 0 && (many || circular)
 }
 
@@ -158,9 +166,10 @@ impl Work {
         let newest = self.data.inner.checkpoints.lock().newest.unwrap_or(0);
         let operations = self.store.applied().offset.saturating_sub(newest);
         let bytes = self.log.appended_bytes().wrapping_sub(self.bytes_before);
-        let log_size = self.data.inner.options.log_size;
+        let options = &self.data.inner.options;
+        let limits = (options.log_size, options.max_bytes);
         let disk = self.data.free_space().map_or(0, |space| space.of);
-        is_due(operations, bytes, self.store.bytes(), log_size, disk)
+        is_due((operations, bytes), self.store.bytes(), limits, disk)
     }
 
     fn is_stopped(&self) -> bool {
@@ -245,10 +254,20 @@ mod tests {
             (1, 10, 0, 1, 0, true),
         ] {
             assert_eq!(
-                is_due(operations, bytes, store_bytes, log_size, disk),
+                is_due((operations, bytes), store_bytes, (log_size, None), disk),
                 expected,
                 "{operations} {bytes} {store_bytes} {log_size} {disk}"
             );
+        }
+        // By bytes, where the log has a limit in them.
+        for (bytes, store_bytes, expected) in [
+            (31 * MIB, MIB, false),
+            (32 * MIB, MIB, true),
+            (32 * MIB, 256 * MIB, false),
+            (64 * MIB, 256 * MIB, true),
+        ] {
+            let limits = (1_000_000, Some(64 * MIB));
+            assert_eq!(is_due((1, bytes), store_bytes, limits, 0), expected);
         }
     }
 }

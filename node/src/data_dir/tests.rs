@@ -19,6 +19,7 @@ fn options() -> JournalOptions {
     JournalOptions {
         segment_bytes: 2_000,
         log_size: 40,
+        max_bytes: None,
         cache_bytes: 1_000,
         preallocate: 0,
     }

@@ -18,6 +18,7 @@ fn small() -> JournalOptions {
     JournalOptions {
         segment_bytes: 1 << 20,
         log_size: 1_000_000,
+        max_bytes: None,
         cache_bytes: 1 << 20,
         preallocate: 0,
     }
@@ -244,6 +245,50 @@ fn the_log_is_circular_by_operations_and_keeps_what_a_checkpoint_or_a_pin_needs(
     let journal = open(dir.path(), &options).unwrap();
     assert_eq!(journal.reader().first_offset(), first);
     assert_eq!(journal.end().position.offset, 1_300);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn the_log_keeps_to_its_bytes_and_to_what_a_checkpoint_or_a_pin_needs(
+        sizes in prop::collection::vec(1..2_000usize, 50..200),
+        lag in 0..40u64,
+        pin_at in 0..200u64,
+    ) {
+        const CAP: u64 = 16 << 10;
+        let dir = tempfile::tempdir().unwrap();
+        let options = JournalOptions { log_size: 100, max_bytes: Some(CAP), ..small() };
+        let mut journal = open(dir.path(), &options).unwrap();
+        let reader = journal.reader();
+        let on_disk = || -> Vec<u64> {
+            let all = segments(dir.path());
+            all.iter().map(|path| fs::metadata(path).unwrap().len()).collect()
+        };
+        let mut pin = None;
+        for (n, size) in (1u64..).zip(&sizes) {
+            add(&mut journal, &vec![7; *size]);
+            if n == pin_at {
+                pin = reader.pin(n);
+            }
+            let checkpoint = n.saturating_sub(lag);
+            journal.enforce_retention(checkpoint).unwrap();
+            let first = reader.first_offset();
+            let needed = if pin.is_some() { checkpoint.min(pin_at - 1) } else { checkpoint };
+            prop_assert!(first <= needed + 1, "{first}, of which {needed} goes");
+            let longest = CAP / 8 + 2_000 + 200;
+            prop_assert!(on_disk().iter().all(|bytes| *bytes <= longest), "a file is too long");
+            // A file goes as a whole.
+            let second = reader.shared.state.read().segments.get(1).map(|s| s.base);
+            let could = second.is_some_and(|base| base.position.offset <= needed);
+            let all: u64 = on_disk().iter().sum();
+            prop_assert!(all <= CAP || !could, "{all} bytes from {first} to {n}");
+            prop_assert!(n - first < 125 || !could, "from {first} to {n}");
+        }
+        let first = reader.first_offset();
+        drop(journal);
+        prop_assert_eq!(open(dir.path(), &options).unwrap().reader().first_offset(), first);
+    }
 }
 
 #[test]
