@@ -47,6 +47,8 @@ node ForgetDeletes writer/follower.rs link::
 node KeepDroppedCollections store.rs link:: store::
 node KeepListener link/feed.rs link::
 node StampCurrentOffset store.rs store::
+node SkipFsync writer/thread.rs writer::tests::power
+node ResetOffsetsOnRestart journal/recover.rs writer::
 
 step_done
 {

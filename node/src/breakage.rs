@@ -13,6 +13,10 @@ pub(crate) enum Breakage {
     KeepDroppedCollections,
     /// A former master goes on serving those who are connected to it.
     KeepListener,
+    /// A restart begins a log that is there anew.
+    ResetOffsetsOnRestart,
+    /// What was appended is called durable, and answered, without an fsync.
+    SkipFsync,
     /// An operation is stamped with the end of its batch, not with its own offset.
     StampCurrentOffset,
 }

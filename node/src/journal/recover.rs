@@ -20,6 +20,7 @@ use super::segment::{
     parse_name,
 };
 use super::{create_segment, sync_dir};
+use crate::breakage::{self, Breakage};
 
 /// A log as it was found, cut where it was torn.
 pub(super) struct Recovered {
@@ -41,8 +42,11 @@ pub(super) fn recover(
     fs::create_dir_all(dir).map_err(|error| io_error("creating", dir, error))?;
     let Listed {
         mut paths,
-        leftovers,
+        mut leftovers,
     } = list(dir)?;
+    if breakage::on(Breakage::ResetOffsetsOnRestart) {
+        leftovers.append(&mut paths);
+    }
     for path in leftovers {
         fs::remove_file(&path).map_err(|error| io_error("removing", &path, error))?;
     }

@@ -1,6 +1,7 @@
 //! The writer over a real data directory: what is acknowledged, what is refused, and what a restart finds.
 
 mod panics;
+mod power;
 mod troubles;
 
 use std::path::Path;
