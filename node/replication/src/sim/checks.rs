@@ -11,6 +11,31 @@ use crate::batch::Batch;
 use crate::concern::Concern;
 use crate::position::{Chain, Position};
 
+/// What a violation's message begins with, each followed by a colon.
+const INVARIANTS: [&str; 15] = [
+    "acknowledged at k",
+    "acknowledging",
+    "convergence",
+    "counting",
+    "covered",
+    "digest",
+    "durable",
+    "epoch",
+    "lost",
+    "memory",
+    "mismatch",
+    "needless full sync",
+    "position",
+    "prefix",
+    "promise",
+];
+
+/// The invariant that a panic's message says was violated; `None` when it is the simulator itself that failed.
+pub(super) fn violated(what: &str) -> Option<&'static str> {
+    let (name, _) = what.split_once(": ")?;
+    INVARIANTS.into_iter().find(|known| *known == name)
+}
+
 /// What is known about the run from above, which no node knows.
 #[derive(Default)]
 pub(super) struct Checks {
@@ -83,7 +108,7 @@ impl Checks {
         let owner = *self.opened.entry(epoch).or_insert((node, boot));
         assert!(
             owner == (node, boot),
-            "epoch {epoch} opened by {owner:?} and by {:?}",
+            "epoch: {epoch} is opened by {owner:?} and by {:?}",
             (node, boot)
         );
     }
@@ -176,7 +201,7 @@ impl Checks {
         for position in self.expected.keys() {
             assert!(
                 has(*position),
-                "{what}: {position} was acknowledged and is lost"
+                "lost: {position} was acknowledged and is gone after {what}"
             );
         }
     }

@@ -246,7 +246,7 @@ impl World {
                 if opened.is_ok() {
                     self.nodes[node].retaking = None;
                     self.checks.retakes += 1;
-                    self.nothing_lost(node, "restart of the master");
+                    self.nothing_lost(node, "a restart of the master");
                 }
             }
             (Wish::Retake { .. }, Answer::NotGranted(_) | Answer::Conflict) => {}

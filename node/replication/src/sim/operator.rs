@@ -388,7 +388,7 @@ impl World {
         self.lease.write(grant);
         if let Some(holder) = holder {
             if handed_over {
-                self.nothing_lost(holder.node, "switchover");
+                self.nothing_lost(holder.node, "a switchover");
             } else {
                 self.granted_without_handover(holder.node);
             }

@@ -1,6 +1,7 @@
 use std::time::Instant;
 
-use super::many::{Failure, Sums, explore, run};
+use super::checks::{Checks, violated};
+use super::many::{Failure, Sums, attempt, explore, run};
 use super::runs::Course;
 use super::world::World;
 use crate::breakage::{Breakage, with};
@@ -67,22 +68,40 @@ fn wall_clocks_that_jump_change_nothing_but_the_times_that_are_written_down() {
     }
 }
 
-/// Each defect is stopped by a check. `make mutants` prints these lines as a table.
+/// Each defect is stopped by a check, not by a simulator that comes to grief. `make mutants` prints these lines as a
+/// table.
 #[test]
 fn every_deliberate_defect_is_noticed() {
     let mut missed = Vec::new();
     for defect in Breakage::ALL {
         let began = Instant::now();
-        match explore(0..MUTANT_SEEDS, false, |seed| with(defect, || run(seed))) {
-            Ok(_) => missed.push(defect),
-            Err(Failure { seed, what }) => println!(
-                "mutant|{defect:?}|{}|simulator: {}|{}|{:.1}",
+        let found = explore(0..MUTANT_SEEDS, false, |seed| with(defect, || run(seed)));
+        let Err(Failure { seed, what }) = found else {
+            missed.push(format!("{defect:?}"));
+            continue;
+        };
+        match violated(&what) {
+            None => missed.push(format!("{defect:?}, which seed {seed} ends with: {what}")),
+            Some(invariant) => println!(
+                "mutant|{defect:?}|{}|simulator: {invariant}|{}|{:.1}",
                 defect.place(),
-                what.split([':', ',']).next().unwrap_or_default(),
                 seed + 1,
                 began.elapsed().as_secs_f64()
             ),
         }
     }
     assert!(missed.is_empty(), "not noticed: {missed:?}");
+}
+
+#[test]
+fn a_panic_of_the_simulator_itself_is_no_verdict() {
+    let nothing: Vec<u64> = Vec::new();
+    let beyond = attempt(|| nothing[nothing.len()]);
+    let absent = attempt(|| nothing.first().unwrap());
+    for panic in [beyond.map(drop), absent.map(drop)] {
+        let what = panic.unwrap_err();
+        assert_eq!(violated(&what), None, "{what}");
+    }
+    let caught = attempt(|| Checks::default().promise(1, 5, 4)).unwrap_err();
+    assert_eq!(violated(&caught), Some("promise"), "{caught}");
 }
