@@ -16,6 +16,8 @@ mod agree;
 mod bad_line;
 #[path = "process/configured.rs"]
 mod configured;
+#[path = "process/emptied.rs"]
+mod emptied;
 #[path = "process/frozen.rs"]
 mod frozen;
 #[path = "process/full_disk.rs"]
