@@ -7,6 +7,7 @@ use vectorizer_api::ACKS_HEADER;
 use vectorizer_api::client::ClientError;
 use vectorizer_api::error::{ApiError, ErrorCode};
 
+use super::agree::agree;
 use super::harness::*;
 
 /// A master that waits for one replica, and its replica.
@@ -51,6 +52,7 @@ async fn an_answered_write_is_on_the_disk_of_a_replica_and_one_that_is_not_says_
     let position = error.details.unwrap()["position"].as_str().unwrap().parse();
     replica.reaches(position.unwrap()).await;
     replica.holds(0..51).await;
+    agree([(&at_home, master), (&elsewhere, replica)]).await;
 }
 
 #[tokio::test]
@@ -82,13 +84,15 @@ async fn without_enough_replicas_nothing_is_written() {
             .map_err(|error| error.to_string())
     })
     .await;
+    master.holds(0..20).await;
+    agree([(&at_home, master), (&elsewhere, replica)]).await;
 }
 
 #[tokio::test]
 async fn a_request_may_ask_for_more_than_the_cluster_does() {
     let at_home = Machine::master();
     let elsewhere = Machine::replica_of(&at_home);
-    let (master, _replica) = pair(&at_home, &elsewhere).await;
+    let (master, replica) = pair(&at_home, &elsewhere).await;
     let (status, body) = put_asking(&master, 0, "1").await;
     assert_eq!(status, 200, "{body}");
     assert_eq!(
@@ -108,6 +112,7 @@ async fn a_request_may_ask_for_more_than_the_cluster_does() {
         "{body}"
     );
     assert_eq!(master.status().await.current_offset, before);
+    agree([(&at_home, master), (&elsewhere, replica)]).await;
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -342,9 +342,14 @@ impl Node {
 
     /// All vectors of `c`, ordered by id.
     pub async fn everything(&self) -> Vec<(String, Vec<f32>)> {
+        self.everything_in("c").await
+    }
+
+    /// All vectors of a collection, ordered by id.
+    pub async fn everything_in(&self, collection: &str) -> Vec<(String, Vec<f32>)> {
         let mut found = Vec::new();
         loop {
-            let page = self.client.list_vectors("c", 1000, found.len());
+            let page = self.client.list_vectors(collection, 1000, found.len());
             let page = page.await.unwrap();
             if page.vectors.is_empty() {
                 return found;

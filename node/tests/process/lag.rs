@@ -86,4 +86,8 @@ async fn a_replica_that_is_gone_stays_listed_without_a_connection() {
     assert_eq!(listed.id, id);
     assert_eq!(master.status().await.connected_replicas, 0);
     assert_eq!(master.stats().await.connected_replicas, 0);
+
+    master.put(0..5).await;
+    let replica = elsewhere.start().await;
+    agree([(&at_home, master), (&elsewhere, replica)]).await;
 }

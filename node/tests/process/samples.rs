@@ -120,6 +120,7 @@ async fn two_nodes_from_the_samples_replicate_and_only_the_master_writes() {
     let refused = refused.api().unwrap();
     assert_eq!(refused.status_code, 400);
     assert!(refused.message.contains(&master_address), "{refused}");
+    agree([(&at_home, master), (&elsewhere, replica)]).await;
 }
 
 #[tokio::test]

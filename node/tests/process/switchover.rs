@@ -127,6 +127,9 @@ async fn a_handover_to_a_replica_that_is_not_there_leaves_the_master_writing() {
     assert!(refused.message.contains("goes on writing"), "{refused}");
     master.put(0..3).await;
     assert!(commander(&master).control_state().await.unwrap().writable);
+    // And whoever comes back goes on with it.
+    let replica = second.start().await;
+    agree([(&first, master), (&second, replica)]).await;
 }
 
 #[tokio::test]
