@@ -221,6 +221,36 @@ impl Cluster {
         })
         .await
     }
+
+    /// Waits until all nodes stand at one position, which they only do once nobody writes, and fails unless they hold the
+    /// same there.
+    pub async fn same_digests(&self) -> Result<()> {
+        let what = format!("all nodes of {} to stand at one position", self.name);
+        let nodes = until(&what, seconds(120), || async {
+            let mut nodes = Vec::new();
+            for pod in self.pods().await? {
+                let digests = self.node(&pod).await?.digests().await?;
+                nodes.push((pod, digests));
+            }
+            let at_one = nodes
+                .windows(2)
+                .all(|two| two[0].1.position == two[1].1.position);
+            ensure(at_one, || {
+                let all = nodes.iter();
+                let stand = all.map(|(pod, digests)| format!("{pod} at {}", digests.position));
+                stand.collect::<Vec<_>>().join(", ")
+            })?;
+            Ok(nodes)
+        })
+        .await?;
+        let (first, expected) = nodes.first().or_fail("nodes")?;
+        for (pod, found) in &nodes {
+            ensure(found == expected, || {
+                format!("{first} holds {expected:?}, {pod} {found:?}")
+            })?;
+        }
+        Ok(())
+    }
 }
 
 /// Status and message of a condition.

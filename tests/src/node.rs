@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use vectorizer_api::replication::{Replicas, Stats, Status};
+use vectorizer_api::replication::{Digests, Replicas, Stats, Status};
 
 use crate::failure::{Failure, OrFail, Result};
 use crate::wait::seconds;
@@ -103,6 +103,11 @@ impl Node {
     /// `GET /replication/replicas`; refused by a replica.
     pub async fn replicas(&self) -> Result<Replicas> {
         self.read("/replication/replicas").await
+    }
+
+    /// `GET /replication/digest`.
+    pub async fn digests(&self) -> Result<Digests> {
+        self.read("/replication/digest").await
     }
 
     async fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T> {

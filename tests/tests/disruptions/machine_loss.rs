@@ -81,7 +81,9 @@ async fn machine_lost(scope: &Scope, cluster: &Cluster) -> Result<(Report, u64)>
     assert!(cluster.replicas().await?.contains(&master));
     cluster.caught_up(&master, seconds(120)).await?;
     checker.acknowledged(100, seconds(60)).await?;
-    Ok((checker.finish().await?, known))
+    let report = checker.finish().await?;
+    cluster.same_digests().await?;
+    Ok((report, known))
 }
 
 /// Asks for the failover, waits for writes, and answers how many operations the operator knows to be lost.

@@ -127,7 +127,7 @@ async fn replica_deleted(scope: Scope) -> Result<()> {
     everyone_agrees(&cluster).await
 }
 
-/// Every replica ends up with as many records as the master.
+/// Every replica ends up with as many records as the master, and with the same ones.
 async fn everyone_agrees(cluster: &Cluster) -> Result<()> {
     let path = "/collections/numbered/vectors?limit=1";
     let total = cluster.master_node().await?.get(path).await?.ok()?["total"].clone();
@@ -136,5 +136,5 @@ async fn everyone_agrees(cluster: &Cluster) -> Result<()> {
         let here = cluster.node(&pod).await?.get(path).await?.ok()?["total"].clone();
         assert_eq!(here, total, "vectors on {pod}");
     }
-    Ok(())
+    cluster.same_digests().await
 }

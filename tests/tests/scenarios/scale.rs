@@ -67,7 +67,7 @@ async fn up_and_down(scope: Scope) -> Result<()> {
         "{:?}",
         report.reasons
     );
-    Ok(())
+    cluster.same_digests().await
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn below_the_master(scope: Scope) -> Result<()> {
         "{:?}",
         report.reasons
     );
-    Ok(())
+    cluster.same_digests().await
 }
 
 #[tokio::test]
@@ -133,5 +133,5 @@ async fn raised_and_lowered(scope: Scope) -> Result<()> {
         "{:?}",
         report.reasons
     );
-    Ok(())
+    cluster.same_digests().await
 }
