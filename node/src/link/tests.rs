@@ -29,6 +29,8 @@ use crate::store::{CollectionConfig, Metric, Op, Record};
 use crate::writer::{UpsertItem, WriteRequest, WriterOptions, start};
 
 const CLUSTER: Uuid = Uuid::from_u128(0xc1);
+/// No wait takes longer, even on a busy machine, unless it would take for ever.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 struct Node {
     context: LinkContext,
@@ -157,7 +159,7 @@ impl Node {
 
 /// Waits for what has to become true soon.
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let limit = tokio::time::Instant::now() + Duration::from_secs(20);
+    let limit = tokio::time::Instant::now() + DEADLINE;
     while !holds() {
         assert!(tokio::time::Instant::now() < limit, "in vain: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -242,7 +244,7 @@ async fn a_copy_that_differs_at_the_same_position_is_found_and_replaced_under_wr
     let mut n = 0;
     let mut state = replica.context.writer.state();
     let unlike = state.wait_for(|s| s.unlike().is_some());
-    let found = tokio::time::timeout(Duration::from_secs(60), unlike).await;
+    let found = tokio::time::timeout(DEADLINE, unlike).await;
     assert!(found.expect("no mismatch is found").unwrap().has_data);
     assert_eq!(replica.context.stats.digest_mismatches.load(Relaxed), 1);
     while replica.syncs().1 == 0 {
@@ -374,9 +376,7 @@ async fn closes(stream: &mut TcpStream) -> bool {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), end)
-        .await
-        .is_ok()
+    tokio::time::timeout(DEADLINE, end).await.is_ok()
 }
 
 #[tokio::test]
@@ -404,18 +404,20 @@ async fn strangers_are_cut_off_whatever_they_send_or_do_not_send() {
     let mut silent = connect().await.unwrap();
     let mut dribbling = connect().await.unwrap();
     let greeting = frame::encode_small(frame::Kind::Greet, &[0; 45]);
-    let began = std::time::Instant::now();
+    // It takes many times as long for its greeting as a whole handshake may take.
     let dribble = async {
         for byte in greeting.iter() {
             if dribbling.write_all(&[*byte]).await.is_err() {
-                return;
+                return true;
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
+        false
     };
-    tokio::join!(dribble, async { assert!(closes(&mut silent).await) });
+    let (cut_off, silent) = tokio::join!(dribble, closes(&mut silent));
+    assert!(silent);
+    assert!(cut_off, "it was let finish");
     assert!(closes(&mut dribbling).await);
-    assert!(began.elapsed() < Duration::from_secs(6));
     assert_eq!(master.context.table.list().len(), 0);
     // The port still serves those that belong there.
     let other = TempDir::new().unwrap();

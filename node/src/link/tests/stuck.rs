@@ -3,9 +3,6 @@
 use super::*;
 use crate::link::sink::{Done, Job, Sink};
 
-/// No wait takes longer, unless it would take for ever.
-const DEADLINE: Duration = Duration::from_secs(30);
-
 #[tokio::test]
 async fn a_session_that_is_fenced_inside_a_full_sync_comes_to_its_end() {
     let (a, b) = (TempDir::new().unwrap(), TempDir::new().unwrap());
