@@ -16,6 +16,8 @@ use vectorizer_e2e::wait::{seconds, until};
 const ROUNDS: u64 = 4;
 /// How much later, in ms.
 const LATER_MS: u64 = 15;
+/// A promotion takes a moment: as many more are tried until one has been caught in the middle.
+const AT_MOST: u64 = 20;
 
 #[tokio::test]
 async fn a_promotion_is_finished_by_the_next_operator_when_the_first_is_killed() {
@@ -25,13 +27,15 @@ async fn a_promotion_is_finished_by_the_next_operator_when_the_first_is_killed()
 async fn operator_killed(scope: Scope) -> Result<()> {
     let cluster = Cluster::start(&scope, "steady", 2).await?;
     let checker = Checker::start(&scope, &cluster, None).await?;
-    let mut caught = 0;
-    for round in 0..ROUNDS {
+    let (mut caught, mut rounds) = (0, 0);
+    while rounds < ROUNDS || (caught == 0 && rounds < AT_MOST) {
+        let (round, later) = (rounds, Duration::from_millis(rounds % ROUNDS * LATER_MS));
+        rounds += 1;
         let request = format!("round-{round}");
         let (before, epoch) = cluster.master().await?;
         checker.phase(&request).await?;
         let asked = cluster.promote(&request, None, "Switchover");
-        let killed = kill_when_begun(&scope, &cluster, Duration::from_millis(round * LATER_MS));
+        let killed = kill_when_begun(&scope, &cluster, later);
         let (asked, killed) = futures::join!(asked, killed);
         asked?;
         caught += usize::from(killed?);
@@ -46,11 +50,12 @@ async fn operator_killed(scope: Scope) -> Result<()> {
     }
     let report = checker.finish().await?;
     println!(
-        "caught in the middle: {caught} of {ROUNDS}\n{:#?}",
+        "caught in the middle: {caught} of {rounds}\n{:#?}",
         report.phases
     );
     report.nothing_lost()?;
-    Ok(())
+    assert!(caught > 0, "none of {rounds} was caught in the middle");
+    cluster.same_digests().await
 }
 
 /// Kills every operator pod once the promotion is in status, and answers whether it was still there afterwards.
