@@ -12,6 +12,7 @@ pub mod embed;
 pub mod filter;
 mod hybrid;
 mod kernel;
+mod recent;
 mod record;
 mod search;
 mod slots;
@@ -40,6 +41,8 @@ pub use config::{
 pub use digest::{Digest, StoreDigest};
 pub use filter::{Filter, FilterError};
 pub use hybrid::{Fusion, HybridRequest};
+pub use recent::DigestAt;
+use recent::Recent;
 pub use record::{Numbers, Op, Record, RecordError, encode_put, put_len};
 pub use search::{Hit, SearchError, SearchRequest};
 pub use snapshot::{SnapshotError, SnapshotHeader, SnapshotLoader, SnapshotScan, SnapshotTrailer};
@@ -110,11 +113,12 @@ struct Catalog {
 }
 
 /// What is published together, so that it is always of one moment.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Published {
     end: LogEnd,
     history: History,
     digest: u128,
+    recent: Recent,
 }
 
 /// All collections of a node.
@@ -191,6 +195,7 @@ impl Store {
             chain: batch.chain_after(),
         };
         published.digest = *digest;
+        published.recent.passes(batch.end(), *digest);
         drop(published);
         self.applied.send_replace(batch.end());
         Ok(())
@@ -335,15 +340,20 @@ impl Store {
         (published.end.position, Digest(published.digest))
     }
 
+    /// The digest at another node's position, now or once this store gets there: see the module `recent`.
+    pub fn digest_at(&self, at: Position) -> DigestAt {
+        let mut published = self.published.write();
+        let here = (published.end.position, published.digest);
+        published.recent.ask(at, here)
+    }
+
     /// The digest of each collection beside that of all. Nothing is applied meanwhile.
     pub fn digests(&self) -> StoreDigest {
         let _still = self.applier.lock();
-        let Published {
-            end,
-            history,
-            digest,
-            ..
-        } = self.published.read().clone();
+        let (end, history, digest) = {
+            let published = self.published.read();
+            (published.end, published.history.clone(), published.digest)
+        };
         let collections = self.collections();
         StoreDigest {
             position: end.position,
@@ -372,7 +382,10 @@ impl Store {
     pub fn scan(self: &Arc<Self>) -> SnapshotScan {
         // Between two batches, so that the catalog is exactly the start's.
         let _still = self.applier.lock();
-        let Published { end, history, .. } = self.published.read().clone();
+        let (end, history) = {
+            let published = self.published.read();
+            (published.end, published.history.clone())
+        };
         SnapshotScan::new(self.clone(), self.era(), end, history, self.list())
     }
 
@@ -447,6 +460,7 @@ impl Store {
             end,
             history,
             digest,
+            recent: Recent::default(),
         };
         self.applied.send_replace(end.position);
     }

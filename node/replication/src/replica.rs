@@ -124,7 +124,8 @@ pub enum Output {
     },
     /// Enough replicas hold everything up to this offset, this node among them: it is never given up again.
     Covered(u64),
-    /// The digest at this position, where this node stands now, must be this.
+    /// The digest at this position must be this: where this node will get to, stands, or stood a short while ago. Of
+    /// those that it has not got to yet, the first is compared when it gets there, and the others need not be.
     CheckDigest {
         /// The position.
         at: Position,
@@ -177,9 +178,7 @@ pub struct ReplicaSession {
     ack: Ack,
     ack_sent: Ack,
     ack_at: Option<Millis>,
-    applied: Position,
     master_end: Position,
-    digest: Option<(Position, u128)>,
     covered: u64,
 }
 
@@ -206,9 +205,7 @@ impl ReplicaSession {
             ack: Ack::default(),
             ack_sent: Ack::default(),
             ack_at: None,
-            applied: Position::ZERO,
             master_end: Position::ZERO,
-            digest: None,
             covered: 0,
             config,
         }
@@ -394,11 +391,15 @@ impl ReplicaSession {
 
     fn heartbeat(&mut self, beat: Heartbeat) {
         self.master_end = self.master_end.max(beat.end);
-        self.digest = beat.digest;
-        self.check_digest();
+        // Until a snapshot is installed, neither says anything of what this node serves.
+        if !matches!(self.phase, Phase::Streaming) || self.installing.is_some() {
+            return;
+        }
+        if let Some((at, digest)) = beat.digest {
+            self.out.push_back(Output::CheckDigest { at, digest });
+        }
         let covered = beat.covered.min(self.ack.durable);
-        let own = matches!(self.phase, Phase::Streaming) && self.installing.is_none();
-        if own && covered > self.covered {
+        if covered > self.covered {
             self.covered = covered;
             self.out.push_back(Output::Covered(covered));
         }
@@ -421,20 +422,6 @@ impl ReplicaSession {
         );
         self.ack.durable = self.ack.durable.max(durable);
         self.ack.applied = self.ack.applied.max(offset);
-        self.applied = applied;
-        self.check_digest();
-    }
-
-    /// Compares while both stand at the same position, which only a replica that has caught up does.
-    fn check_digest(&mut self) {
-        let comparable = matches!(self.phase, Phase::Streaming) && self.installing.is_none();
-        if let Some((at, digest)) = self.digest
-            && comparable
-            && at == self.applied
-        {
-            self.digest = None;
-            self.out.push_back(Output::CheckDigest { at, digest });
-        }
     }
 
     fn tick(&mut self, now: Millis, clock_ms: u64) {

@@ -16,7 +16,7 @@ use super::follow::Target;
 use super::sink::{Done, Job, Sink};
 use super::wire::{Inbox, Outbox};
 use super::{LinkContext, LinkStats, clock};
-use crate::store::{SnapshotHeader, SnapshotTrailer};
+use crate::store::{DigestAt, SnapshotHeader, SnapshotTrailer};
 use crate::writer::{NodeState, SinkError, TruncateOutcome};
 
 /// How long a connection may take to be made.
@@ -92,6 +92,8 @@ struct Receive<'a> {
     loading: bool,
     /// Whether a full sync of this session is not complete yet.
     copying: bool,
+    /// A position and the master's digest there, to be compared once this node is there.
+    digest: Option<(Position, u128)>,
     /// The epoch that the master was accepted with; from then on this node promises as much.
     epoch: Option<u64>,
     end: Option<End>,
@@ -127,6 +129,7 @@ impl<'a> Receive<'a> {
             joined: false,
             loading: false,
             copying: false,
+            digest: None,
             epoch: None,
             end: None,
         }
@@ -269,7 +272,11 @@ impl<'a> Receive<'a> {
                 })),
                 Output::Joined { full } => self.has_joined(full),
                 Output::Covered(offset) => self.sink.push(Job::Covered(offset)),
-                Output::CheckDigest { at, digest } => self.check_digest(at, digest),
+                Output::CheckDigest { at, digest } => {
+                    // The oldest: a replica that is behind would never get to one that moves on.
+                    self.digest.get_or_insert((at, digest));
+                    self.check_digest();
+                }
                 Output::Close(reason) => self.end = Some(end_of(reason)),
             }
         }
@@ -329,6 +336,7 @@ impl<'a> Receive<'a> {
             syncing,
         };
         self.session.handle(clock::now(), input);
+        self.check_digest();
         let stats = &self.context.stats;
         if self.copying && !syncing && !self.loading {
             self.copying = false;
@@ -341,12 +349,19 @@ impl<'a> Receive<'a> {
         }
     }
 
-    fn check_digest(&mut self, at: Position, master: u128) {
-        let (position, own) = self.context.store.digest();
-        // Operations have been applied since: the next heartbeat finds the two together again.
-        if position != at || own.0 == master {
+    fn check_digest(&mut self) {
+        let Some((at, master)) = self.digest else {
             return;
-        }
+        };
+        let own = match self.context.store.digest_at(at) {
+            DigestAt::NotYet => return,
+            DigestAt::Is(own) if own.0 != master => own,
+            DigestAt::Is(_) | DigestAt::Unknown => {
+                self.digest = None;
+                return;
+            }
+        };
+        self.digest = None;
         LinkStats::add(&self.context.stats.digest_mismatches, 1);
         self.end = Some(End::Unlike(format!(
             "at {at} the digest of this node's data is {own}, the master's {master:032x}"

@@ -2,6 +2,7 @@
 
 mod changes;
 mod covered;
+mod digests;
 mod stuck;
 
 use std::net::SocketAddr;
@@ -221,16 +222,8 @@ async fn restarts_of_replica_and_master_cost_a_partial_sync_each_and_no_full_one
     assert_eq!((master.syncs(), replica.syncs()), ((1, 0), (2, 0)));
 }
 
-#[tokio::test]
-async fn a_copy_that_differs_at_the_same_position_is_found_and_replaced_under_writes() {
-    let (a, b) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let master = Node::master(a.path()).await;
-    for n in 0..20 {
-        master.put(n * 100..n * 100 + 100).await;
-    }
-    let replica = Node::replica(b.path(), &master).await;
-    until_same(&replica, &master).await;
-    // The same log, applied with one number wrong.
+/// The same log, applied with some numbers wrong.
+fn spoil(replica: &Node) {
     let wrong = Store::new();
     for batch in replica.context.writer.log().read(1, usize::MAX).unwrap() {
         let mut records = Record::decode_batch(&batch).unwrap();
@@ -241,6 +234,18 @@ async fn a_copy_that_differs_at_the_same_position_is_found_and_replaced_under_wr
         wrong.apply_ops(&batch, &ops).unwrap();
     }
     replica.context.store.replace_with(wrong);
+}
+
+#[tokio::test]
+async fn a_copy_that_differs_at_the_same_position_is_found_and_replaced_under_writes() {
+    let (a, b) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let master = Node::master(a.path()).await;
+    for n in 0..20 {
+        master.put(n * 100..n * 100 + 100).await;
+    }
+    let replica = Node::replica(b.path(), &master).await;
+    until_same(&replica, &master).await;
+    spoil(&replica);
     let mut n = 0;
     let mut state = replica.context.writer.state();
     let unlike = state.wait_for(|s| s.unlike().is_some());

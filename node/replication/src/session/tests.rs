@@ -9,7 +9,7 @@ use crate::frame;
 use crate::handshake::ReplicaLog;
 use crate::master::{self, LogView, MasterConfig, MasterSession, Serving, SyncKind};
 use crate::message::{Ack, Message, SnapshotBegin};
-use crate::position::{Chain, EpochStart, History, LogEnd};
+use crate::position::{Chain, EpochStart, History, LogEnd, Position};
 use crate::replica::{self, LocalLog, ReplicaConfig, ReplicaSession};
 
 const CLUSTER: Uuid = Uuid::from_u128(1);
@@ -70,6 +70,8 @@ struct Pair {
     sync: Option<SyncKind>,
     acked: Ack,
     deposed: Option<u64>,
+    /// What the replica was told to compare.
+    digests: Vec<(Position, u128)>,
 }
 
 struct Setup {
@@ -148,6 +150,7 @@ impl Setup {
             sync: None,
             acked: Ack::default(),
             deposed: None,
+            digests: Vec::new(),
         }
     }
 }
@@ -184,10 +187,14 @@ impl Pair {
     }
 
     fn at(&mut self, now: Millis) {
+        self.at_with(now, None);
+    }
+
+    fn at_with(&mut self, now: Millis, digest: Option<(Position, u128)>) {
         self.now = now;
         let tick = master::Input::Tick {
             clock_ms: now,
-            digest: None,
+            digest,
         };
         self.master.handle(now, tick);
         self.replica
@@ -274,10 +281,8 @@ impl Pair {
                     self.progress(false);
                 }
             }
-            Output::SnapshotBegin(_)
-            | Output::Joined { .. }
-            | Output::Covered(_)
-            | Output::CheckDigest { .. } => {}
+            Output::SnapshotBegin(_) | Output::Joined { .. } | Output::Covered(_) => {}
+            Output::CheckDigest { at, digest } => self.digests.push((at, digest)),
             Output::SnapshotChunk { index, .. } => {
                 self.replica.handle(now, Input::ChunksTaken(index + 1));
             }
@@ -622,4 +627,28 @@ fn while_a_snapshot_is_being_installed_old_data_is_not_acknowledged() {
     pair.progress(false);
     pair.at(20);
     assert_eq!(pair.acked.applied, 10, "installed");
+}
+
+#[test]
+fn digests_are_compared_wherever_the_replica_stands_and_not_before_a_snapshot_is_installed() {
+    let mut pair = Setup::default().pair(log(10, 1), log(2, 1)).run();
+    // The master is ahead of what it has sent, level, and behind.
+    let told = [12, 10, 7].map(|offset| (Position::new(1, offset), u128::from(offset)));
+    for (second, digest) in (1..).zip(told) {
+        pair.at_with(second * 1_000, Some(digest));
+    }
+    assert_eq!(pair.digests, told);
+
+    let setup = Setup {
+        first: 5,
+        ..Setup::default()
+    };
+    let mut pair = setup.pair(log(10, 1), log(2, 1));
+    pair.takes = false;
+    let mut pair = pair.run();
+    pair.at_with(1_000, Some(told[1]));
+    assert_eq!(pair.digests, []);
+    pair.progress(false);
+    pair.at_with(2_000, Some(told[1]));
+    assert_eq!(pair.digests, [told[1]]);
 }

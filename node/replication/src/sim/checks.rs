@@ -95,6 +95,16 @@ impl Checks {
         }
     }
 
+    /// Digest: what a master says of a position is what every node holds there, which [`Self::appended`] compares.
+    pub(super) fn told(&self, node: usize, at: Position, digest: u128) {
+        if let Some((_, known)) = self.known.get(&at) {
+            assert!(
+                *known == digest,
+                "digest: node {node} is told another one than is held at {at}"
+            );
+        }
+    }
+
     /// A promise is never taken back.
     pub(super) fn promise(&self, node: usize, before: u64, after: u64) {
         assert!(
