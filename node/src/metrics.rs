@@ -198,6 +198,11 @@ impl Sources {
             u64::from(state.unlike().is_some()),
         )?;
         out.gauge(
+            "diverged",
+            "1 while this copy holds what its master does not have, and is not read until that is given up",
+            u64::from(state.diverged.is_some()),
+        )?;
+        out.gauge(
             "promised_epoch",
             "Nothing below this epoch is accepted",
             state.promised,

@@ -211,6 +211,10 @@ enum Job {
         to: Position,
         reply: Reply<Result<TruncateOutcome, SinkError>>,
     },
+    Continues {
+        session: SessionId,
+        reply: Reply<Result<(), SinkError>>,
+    },
     SnapshotBegin {
         session: SessionId,
         header: Box<SnapshotHeader>,

@@ -14,25 +14,14 @@ use vectorizer_replication::position::Position;
 
 use super::Api;
 use super::answer::invalid;
+use crate::writer::NodeState;
 
 /// A read waits for its position no longer than this.
 const LONGEST_WAIT: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 5000 });
 
 /// Whether a read may go on.
 pub(super) async fn admit(api: &Api, headers: &HeaderMap) -> Result<(), ApiError> {
-    {
-        let state = api.writer.state();
-        let state = state.borrow();
-        if !state.has_data {
-            return Err(ApiError::new(
-                ErrorCode::Unavailable,
-                "this node holds no data yet: it has no role, or its first full sync is not complete",
-            ));
-        }
-        if let Some(found) = state.unlike() {
-            return Err(ApiError::new(ErrorCode::Unavailable, unlike(found)));
-        }
-    }
+    check(api)?;
     let Some(value) = headers.get(POSITION_HEADER) else {
         return Ok(());
     };
@@ -41,12 +30,40 @@ pub(super) async fn admit(api: &Api, headers: &HeaderMap) -> Result<(), ApiError
         .map_err(|_| invalid(POSITION_HEADER, "not a text"))?
         .parse()
         .map_err(|error| invalid(POSITION_HEADER, error))?;
-    wait_for(api, wanted).await
+    wait_for(api, wanted).await?;
+    // What is held here may be another thing by now.
+    check(api)
 }
 
-/// Why a copy that is unlike its master's is not read.
-pub(super) fn unlike(found: &str) -> String {
-    format!("this node's data is not its master's and is replaced by a full sync: {found}")
+/// Whether what this node holds may be read.
+fn check(api: &Api) -> Result<(), ApiError> {
+    let state = api.writer.state();
+    let state = state.borrow();
+    let reason = if state.has_data {
+        withheld(&state)
+    } else {
+        Some(
+            "this node holds no data yet: it has no role, or its first full sync is not complete"
+                .to_owned(),
+        )
+    };
+    reason.map_or(Ok(()), |reason| {
+        Err(ApiError::new(ErrorCode::Unavailable, reason))
+    })
+}
+
+/// Why nobody reads the data that this node has, if nobody does.
+pub(super) fn withheld(state: &NodeState) -> Option<String> {
+    if let Some(found) = state.unlike() {
+        return Some(format!(
+            "this node's data is not its master's and is replaced by a full sync: {found}"
+        ));
+    }
+    let what = state.diverged.as_ref()?;
+    Some(format!(
+        "this node holds what its master does not have ({what}) and gives it up: it is read again once its data is its \
+         master's"
+    ))
 }
 
 async fn wait_for(api: &Api, wanted: Position) -> Result<(), ApiError> {

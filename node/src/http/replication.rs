@@ -15,6 +15,7 @@ use vectorizer_replication::roster::Forgotten;
 use super::Api;
 use super::answer::Refusal;
 use super::body::{At, Input};
+use super::reads;
 use crate::store::StoreDigest;
 use crate::writer::NodeState;
 
@@ -29,6 +30,7 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
     };
     let mut warnings = api.config.warnings.clone();
     warnings.extend(state.fault.as_ref().map(ToString::to_string));
+    warnings.extend(reads::withheld(&state).filter(|_| state.fault.is_none()));
     Json(Status {
         enabled: config.enabled,
         role: state.role,

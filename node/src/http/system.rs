@@ -62,7 +62,7 @@ pub(super) async fn readyz(State(api): State<Api>) -> Result<Json<Value>, Refusa
     } else if !state.has_data {
         Some("the node holds no data yet: its first full sync is not complete".to_owned())
     } else {
-        state.unlike().map(reads::unlike)
+        reads::withheld(&state)
     };
     match reason {
         Some(reason) => Err(Refusal::new(ErrorCode::Unavailable, reason)),

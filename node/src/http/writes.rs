@@ -252,6 +252,7 @@ mod tests {
             handed_over_end: None,
             fences: 0,
             fault: None,
+            diverged: None,
         }
     }
 

@@ -270,7 +270,12 @@ impl<'a> Receive<'a> {
                     crc32: end.store_crc,
                     exact_from: end.exact_from,
                 })),
-                Output::Joined { full } => self.has_joined(full),
+                Output::Joined { full } => {
+                    self.has_joined(full);
+                    if !full {
+                        self.sink.push(Job::Continue);
+                    }
+                }
                 Output::Covered(offset) => self.sink.push(Job::Covered(offset)),
                 Output::CheckDigest { at, digest } => {
                     // The oldest: a replica that is behind would never get to one that moves on.

@@ -25,6 +25,7 @@ const MAX_TOGETHER: usize = 4 * 1024 * 1024;
 pub(super) enum Job {
     Accept { cluster: Uuid, epoch: u64 },
     Truncate(LogEnd),
+    Continue,
     Append(Vec<Batch>),
     SnapshotBegin(Box<SnapshotHeader>),
     SnapshotChunk { index: u32, bytes: Bytes },
@@ -156,6 +157,7 @@ impl Job {
             Job::SnapshotChunk { bytes, .. } => bytes.len(),
             Job::Accept { .. }
             | Job::Truncate(_)
+            | Job::Continue
             | Job::SnapshotBegin(_)
             | Job::SnapshotEnd(_)
             | Job::Covered(_) => 0,
@@ -165,7 +167,11 @@ impl Job {
     fn is_snapshot(&self) -> bool {
         match self {
             Job::SnapshotBegin(_) | Job::SnapshotChunk { .. } | Job::SnapshotEnd(_) => true,
-            Job::Accept { .. } | Job::Truncate(_) | Job::Append(_) | Job::Covered(_) => false,
+            Job::Accept { .. }
+            | Job::Truncate(_)
+            | Job::Continue
+            | Job::Append(_)
+            | Job::Covered(_) => false,
         }
     }
 }
@@ -187,6 +193,10 @@ async fn run(
         Job::Truncate(to) => {
             let outcome = writer.truncate(session, to.position).await?;
             Ok(Done::Truncated(outcome))
+        }
+        Job::Continue => {
+            writer.continues(session).await?;
+            Ok(Done::Noted)
         }
         Job::Append(batches) => {
             let last = batches.last().map_or(0, Batch::last_offset);

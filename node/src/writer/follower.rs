@@ -2,7 +2,8 @@
 //!
 //! A session belongs to one master's epoch. A full sync goes into a generation of its own on disk and a store of its
 //! own in memory; both replace the old ones in one durable step, once they are exact. Until then the node serves, and
-//! would come back with, what it had.
+//! would come back with, what it had. What it holds and its master does not, nobody reads from when the node learns of
+//! it: neither while it is undone nor while a full sync is on its way to replace it.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -187,6 +188,8 @@ impl Writer {
         );
         tracing::error!(text, "this replica does not follow its master");
         self.fault = Some(Fault::Ahead(text.clone()));
+        // Nothing of it is given up: it is what enough replicas have acknowledged, and may be read.
+        self.diverged = None;
         self.session = None;
         self.publish_state();
         Err(SinkError::Covered(text))
@@ -220,12 +223,14 @@ impl Writer {
         let history = self.role.state().history.clone();
         self.keeps_covered(&history, to.offset)?;
         let end = self.journal.end().position;
+        self.gives_up(format!("operations {} to {}", to.offset + 1, end.offset));
         match self
             .data
             .undo(&mut self.journal, &self.store, &mut self.role, to.offset)
         {
             Ok(UndoOutcome::Done) => {
                 tracing::warn!(%to, %end, "a divergent tail was undone and written aside");
+                self.diverged = None;
                 self.reset_durable();
                 self.publish_state();
                 Ok(TruncateOutcome::Done)
@@ -236,6 +241,47 @@ impl Writer {
         }
     }
 
+    /// From now on nobody reads what this node holds, until it is the master's again.
+    fn gives_up(&mut self, what: String) {
+        if self.diverged.is_none() {
+            tracing::warn!(
+                what,
+                "this node holds what its master does not have, and serves no reads until that is given up"
+            );
+        }
+        self.diverged = Some(what);
+        self.publish_state();
+    }
+
+    /// Its log is a beginning of its master's after all, such as of another master's than the one before.
+    pub(super) fn continues(&mut self, id: SessionId) -> Result<(), SinkError> {
+        self.session(id)?;
+        if self.diverged.take().is_some() {
+            self.publish_state();
+        }
+        Ok(())
+    }
+
+    /// What this node holds and the log of this snapshot does not, as far as both histories tell. Nothing on a replica
+    /// that is merely behind: what it has may be read until the snapshot takes its place.
+    fn diverges_from(&self, header: &SnapshotHeader) -> Option<String> {
+        let (own, theirs) = (self.journal.end(), header.start);
+        let common = self.role.state().history.common_end(
+            own.position.offset,
+            &header.history,
+            theirs.position.offset,
+        );
+        if common < own.position.offset {
+            return Some(format!(
+                "operations {} to {}",
+                common + 1,
+                own.position.offset
+            ));
+        }
+        (own.position == theirs.position && own.chain != theirs.chain)
+            .then(|| format!("another log up to {}", own.position))
+    }
+
     pub(super) fn snapshot_begin(
         &mut self,
         id: SessionId,
@@ -243,6 +289,9 @@ impl Writer {
     ) -> Result<(), SinkError> {
         self.session(id)?;
         self.keeps_covered(&header.history, header.start.position.offset)?;
+        if let Some(what) = self.diverges_from(&header) {
+            self.gives_up(what);
+        }
         match self.data.begin_incoming(self.role.state(), header) {
             Ok(incoming) => {
                 let session = self.session(id)?;
@@ -345,6 +394,7 @@ impl Writer {
         }
         self.restart_checkpoints();
         self.fault = None;
+        self.diverged = None;
         tracing::info!(position = %self.journal.end().position, "full sync installed");
         self.reset_durable();
         self.publish_state();

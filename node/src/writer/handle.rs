@@ -77,7 +77,13 @@ impl WriterHandle {
             .await
     }
 
-    /// Begins a full sync. What the node serves, it goes on serving until the sync is exact and durable.
+    /// The master goes on from where this node's log ends: all of it is the master's as well.
+    pub async fn continues(&self, session: SessionId) -> Result<(), SinkError> {
+        self.sink(|reply| Job::Continues { session, reply }).await
+    }
+
+    /// Begins a full sync. What the node serves, it goes on serving until the sync is exact and durable, unless it holds
+    /// what the master does not have.
     pub async fn snapshot_begin(
         &self,
         session: SessionId,

@@ -45,6 +45,9 @@ pub struct NodeState {
     pub fences: u64,
     /// Why a replica does not follow its master, when that is not for lack of a connection.
     pub fault: Option<Fault>,
+    /// What this node holds and its master does not, from when it learns that until its data is its master's again:
+    /// nobody reads it meanwhile.
+    pub diverged: Option<String>,
 }
 
 /// Why a replica does not follow its master, with what was found and where.
@@ -109,6 +112,7 @@ impl NodeState {
             handed_over_end: None,
             fences: 0,
             fault: None,
+            diverged: None,
         }
     }
 }

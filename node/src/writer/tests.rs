@@ -2,6 +2,7 @@
 
 mod panics;
 mod power;
+mod diverged;
 mod troubles;
 
 use std::path::Path;

@@ -164,6 +164,7 @@ pub(super) struct Writer {
     pub(super) handed_over_end: Option<Position>,
     master_since: Option<Instant>,
     pub(super) fault: Option<Fault>,
+    pub(super) diverged: Option<String>,
     pub(super) fences: u64,
     durable: u64,
     synced_at: Instant,
@@ -213,6 +214,7 @@ impl Writer {
             handed_over_end: None,
             master_since: None,
             fault: None,
+            diverged: None,
             fences: 0,
             durable: end.position.offset,
             synced_at: Instant::now(),
@@ -271,6 +273,7 @@ impl Writer {
                 reply,
             } => drop(reply.send(self.replicate(session, &batches))),
             Job::Truncate { session, to, reply } => drop(reply.send(self.truncate(session, to))),
+            Job::Continues { session, reply } => drop(reply.send(self.continues(session))),
             Job::SnapshotBegin {
                 session,
                 header,
@@ -440,6 +443,7 @@ impl Writer {
         self.handed_over_at = None;
         self.handed_over_end = None;
         self.fault = None;
+        self.diverged = None;
         self.writing = Some(epoch);
         self.master_since = Some(Instant::now());
         let record = Record::Epoch {
@@ -503,6 +507,7 @@ impl Writer {
             handed_over_at: self.handed_over_at,
             handed_over_end: self.handed_over_end,
             fault: self.fault.clone(),
+            diverged: self.diverged.clone(),
             fences: self.fences,
         });
     }

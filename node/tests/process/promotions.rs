@@ -1,6 +1,8 @@
 //! Promotions, planned and not, and what becomes of the former master: nobody is fed a whole copy.
 
+use vectorizer_api::error::ErrorCode;
 use vectorizer_api::replication::Role;
+use vectorizer_replication::position::Position;
 
 use super::agree::{agree, agree_after};
 use super::harness::*;
@@ -132,6 +134,20 @@ async fn a_replica_that_was_away_during_a_promotion_finds_its_way_to_the_new_mas
     agree([(b, second), (c, third)]).await;
 }
 
+/// Writes until what follows `shared` is not in the log any more; the position of the last write.
+async fn write_until_log_begins_after(node: &Node, shared: Position) -> Position {
+    let mut written = 100;
+    until("the log to begin after what both have", async || {
+        let last = node.put_large(written..written + 20, 8 << 10).await;
+        written += 20;
+        match node.metric("vectorizer_log_first_offset").await {
+            first if first > shared.offset + 1 => Ok(last),
+            first => Err(first),
+        }
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_former_master_that_needs_a_whole_copy_keeps_aside_what_it_wrote_alone() {
     let first = commandable(Machine::master());
@@ -145,18 +161,80 @@ async fn a_former_master_that_needs_a_whole_copy_keeps_aside_what_it_wrote_alone
     relay.set(Line::Cut);
     let lost = old.put(20..30).await;
     take_over(&new).await;
-    let mut written = 100;
-    let last = until("the log to begin after what both have", async || {
-        let last = new.put(written..written + 20).await;
-        written += 20;
-        match new.metric("vectorizer_log_first_offset").await {
-            first if first > shared.offset + 1 => Ok(last),
-            first => Err(first),
-        }
-    })
-    .await;
+    let last = write_until_log_begins_after(&new, shared).await;
     follow(&old, &new, &second).await;
     old.reaches(last).await;
     assert_aside(&first, shared.offset + 1, lost.offset);
     agree_after(1..=1, [(&second, new), (&first, old)]).await;
+}
+
+/// Waits until no read is answered here any more, and checks that each is refused with the reason.
+async fn serves_nobody(node: &Node) {
+    let refused = until("reads to be refused", async || {
+        match node.client.list_vectors("c", 10, 0).await {
+            Ok(page) => Err(page),
+            Err(refused) => Ok(refused),
+        }
+    })
+    .await;
+    assert!(refused.has_no_side_effects(), "{refused}");
+    let error = refused.api().unwrap();
+    assert_eq!(error.error_type, ErrorCode::Unavailable);
+    let reason = "what its master does not have";
+    assert!(error.message.contains(reason), "{error}");
+    let refused = node.client.replication_digest().await.unwrap_err();
+    assert_eq!(
+        refused.api().unwrap().error_type,
+        ErrorCode::Unavailable,
+        "{refused}"
+    );
+    assert!(!node.client.ready().await.unwrap());
+    assert!(node.client.live().await.unwrap());
+    assert_eq!(node.metric("vectorizer_diverged").await, 1);
+    let warnings = node.status().await.warnings;
+    assert!(warnings.iter().any(|w| w.contains(reason)), "{warnings:?}");
+}
+
+#[tokio::test]
+async fn what_a_former_master_wrote_alone_is_not_read_while_a_whole_copy_replaces_it() {
+    let first = commandable(Machine::master());
+    let relay = Relay::to(first.replication()).await;
+    let second = commandable(Machine::following(&relay.address))
+        .set("replication.log_size=64")
+        .set("storage.segment_bytes=4096");
+    let back = Relay::to(second.replication()).await;
+    let (old, new) = pair(&first, &second).await;
+    let shared = old.put(0..20).await;
+    new.reaches(shared).await;
+    relay.set(Line::Cut);
+    let lost = old.put(20..30).await;
+    take_over(&new).await;
+    let last = write_until_log_begins_after(&new, shared).await;
+
+    // Enough for the decision, not for the copy.
+    back.set(Line::Until(128 << 10));
+    assert_eq!(old.everything().await.len(), 30);
+    follow_through(&old, &new, &second, &back.address).await;
+    serves_nobody(&old).await;
+    assert_eq!(old.stats().await.full_syncs, 1);
+    assert!(
+        !first.data_dir().join("rollback").exists(),
+        "nothing is undone yet"
+    );
+
+    // A restart knows nothing of it until it is told again.
+    old.kill();
+    back.set(Line::Until(back.to_client() + (128 << 10)));
+    configure_following(&first, &back.address);
+    let old = first.start().await;
+    serves_nobody(&old).await;
+
+    back.set(Line::Open);
+    old.reaches(last).await;
+    assert!(old.client.ready().await.unwrap());
+    assert_eq!(old.metric("vectorizer_diverged").await, 0);
+    let ids = old.everything().await;
+    assert!(ids.iter().all(|(found, _)| *found != id(25)));
+    assert_aside(&first, shared.offset + 1, lost.offset);
+    agree_after(1..=3, [(&second, new), (&first, old)]).await;
 }

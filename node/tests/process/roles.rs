@@ -57,11 +57,16 @@ pub async fn take_over(new: &Node) {
 
 /// Lets `node` follow `master`, which runs on `machine`.
 pub async fn follow(node: &Node, master: &Node, machine: &Machine) {
+    follow_through(node, master, machine, &machine.replication()).await;
+}
+
+/// The same, where `master` is reached at another address.
+pub async fn follow_through(node: &Node, master: &Node, machine: &Machine, address: &str) {
     let state = state_of(master).await;
     let follow = Follow {
         cluster: state.cluster.unwrap(),
         epoch: state.master_epoch,
-        master_address: machine.replication(),
+        master_address: address.to_owned(),
         master_url: machine.url(),
     };
     commander(node).follow(&follow).await.unwrap();
@@ -69,9 +74,11 @@ pub async fn follow(node: &Node, master: &Node, machine: &Machine) {
 
 /// Tells a machine whose node does not run to be a replica from its next start on.
 pub fn configure_replica(machine: &Machine, of: &Machine) {
-    let follow = format!(
-        "replication:\n  role: replica\n  master_address: {}\n",
-        of.replication()
-    );
+    configure_following(machine, &of.replication());
+}
+
+/// The same, where the master is reached at another address.
+pub fn configure_following(machine: &Machine, address: &str) {
+    let follow = format!("replication:\n  role: replica\n  master_address: {address}\n");
     std::fs::write(machine.data_dir().join("replication.yaml"), follow).unwrap();
 }

@@ -6,6 +6,7 @@ use vectorizer_api::POSITION_HEADER;
 use super::*;
 use crate::http::endpoint::Kind;
 use crate::http::endpoints;
+use crate::writer::TruncateOutcome;
 
 /// Nothing takes longer, even on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -116,6 +117,54 @@ async fn a_copy_that_is_unlike_its_masters_is_not_read_and_not_promoted() {
     let refused = writer.command(promote).await.unwrap_err();
     assert_eq!(refused.error_type, ErrorCode::Conflict);
     assert!(refused.message.contains("the digest at 1.7"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_the_master_does_not_have_is_not_read_until_this_node_has_given_it_up() {
+    let node = Node::with_collection().await;
+    let two = r#"{"collection": "c", "atomic": true, "vectors": [
+        {"id": "a", "embedding": [1, 2]}, {"id": "b", "embedding": [1, 2]}]}"#;
+    let at = node.post("/insert_vectors", two).await.position();
+    let writer = &node.api.writer;
+    let follow = Command::Follow {
+        cluster: CLUSTER,
+        epoch: at.epoch + 1,
+        master_address: "10.0.0.1:7001".to_owned(),
+        master_url: None,
+    };
+    writer.command(follow).await.unwrap();
+    let accept = || writer.accept_master(at.epoch + 1, CLUSTER);
+    let session = accept().await.unwrap();
+    let reads = ["/collections", "/collections/c/vectors/a"];
+    for path in reads {
+        node.get(path).await.good();
+    }
+    // No log can be cut inside a batch: only a full sync helps.
+    let inside = Position::new(at.epoch, at.offset - 1);
+    let outcome = writer.truncate(session, inside).await.unwrap();
+    assert_eq!(outcome, TruncateOutcome::NeedsSnapshot);
+    let what = format!("(operations {} to {})", at.offset, at.offset);
+    for path in reads.into_iter().chain(["/replication/digest", "/readyz"]) {
+        let answer = node.get(path).await;
+        let error = answer.error();
+        assert_eq!(error.error_type, ErrorCode::Unavailable);
+        assert!(error.error_type.has_no_side_effects());
+        assert!(error.message.contains(&what), "{error}");
+    }
+    assert_eq!(
+        node.send(reading(&at.to_string())).await.code(),
+        ErrorCode::Unavailable
+    );
+    let status = node.get("/replication/status").await.good();
+    let warnings = status["warnings"].to_string();
+    assert!(warnings.contains(&what), "{status}");
+    node.get("/livez").await.good();
+    // Another master has all of it.
+    let session = accept().await.unwrap();
+    writer.continues(session).await.unwrap();
+    for path in reads.into_iter().chain(["/readyz"]) {
+        node.get(path).await.good();
+    }
 }
 
 #[tokio::test]

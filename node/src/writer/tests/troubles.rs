@@ -29,7 +29,7 @@ fn next_batch(node: &Node, epoch: u64, record: &Record) -> Batch {
 }
 
 /// A replica that follows a master of epoch 1 and holds what it has, a collection `c`; and their session.
-async fn pair(a: &TempDir, b: &TempDir) -> (Node, Node, SessionId) {
+pub(super) async fn pair(a: &TempDir, b: &TempDir) -> (Node, Node, SessionId) {
     let from = master(a.path()).await;
     from.writer.write(create("c")).await.unwrap();
     let to = replica(b.path(), 1).await;
@@ -40,7 +40,7 @@ async fn pair(a: &TempDir, b: &TempDir) -> (Node, Node, SessionId) {
     (from, to, session)
 }
 
-fn two_dirs() -> (TempDir, TempDir) {
+pub(super) fn two_dirs() -> (TempDir, TempDir) {
     (TempDir::new().unwrap(), TempDir::new().unwrap())
 }
 
@@ -66,11 +66,14 @@ async fn a_tail_that_cannot_be_written_aside_stays_and_is_undone_once_there_is_r
     assert!(matches!(refused, SinkError::Local(_)), "{refused}");
     let after = (from.writer.progress().borrow().end, from.store.digest());
     assert_eq!(after, before);
-    assert_eq!(from.writer.state().borrow().fault, None);
+    let state = from.writer.state().borrow().clone();
+    assert_eq!(state.fault, None);
+    assert!(state.diverged.is_some(), "nobody reads it meanwhile");
 
     std::fs::remove_file(&aside).unwrap();
     let outcome = from.writer.truncate(session, at).await.unwrap();
     from.writer.settled().await;
+    assert_eq!(from.writer.state().borrow().diverged, None);
     assert_eq!(outcome, TruncateOutcome::Done);
     assert_eq!(from.store.digest(), to.store.digest());
 }
@@ -139,6 +142,7 @@ async fn a_replica_that_keeps_what_its_master_lacks_may_be_promoted() {
     assert!(matches!(refused, SinkError::Covered(_)), "{refused}");
     let state = to.writer.state();
     assert!(matches!(state.borrow().fault, Some(Fault::Ahead(_))));
+    assert_eq!(state.borrow().diverged, None, "it may be read");
     let (cluster, epoch) = (CLUSTER, 2);
     let promote = Command::Promote { cluster, epoch, at };
     to.writer.command(promote).await.unwrap();
