@@ -28,7 +28,7 @@ use clap::Parser;
 
 use data::Values;
 use error::{Context, Outcome};
-use pair::Programs;
+use pair::{Class, Programs};
 use probe::Probe;
 use rows::{Bench, Plan};
 use table::Table;
@@ -119,10 +119,11 @@ fn run(arguments: Arguments) -> Outcome<()> {
     };
     let wanted = |part: &str| arguments.only.is_empty() || arguments.only.iter().any(|p| p == part);
     if wanted("writes") {
-        bench.writes(false)?;
+        bench.writes(Class::NoLog)?;
+        bench.writes(Class::Logged)?;
     }
     if wanted("fsync") {
-        bench.writes(true)?;
+        bench.writes(Class::Synced)?;
     }
     if wanted("full") {
         bench.full_sync()?;
@@ -170,8 +171,10 @@ const NOTES: &str = "\
 - Redis: as Debian packages it, without background saves. Redis tuned: in addition no RDB compression, diskless
   replication without delay, `repl-diskless-load swapdb`, a backlog of 2 GB, no limit on output buffers, no rewriting of
   the append-only file. Redis keeps keys and values; vectorizer also checks, hashes and journals every record.
-- No fsync: Redis writes nothing to disk (`appendonly no`); vectorizer writes its journal and checkpoints and leaves the
-  fsync to the system (`durability: os`). Fsync always: `appendfsync always`, `durability: always`.
+- What an acknowledged write survives. Redis without a log (`appendonly no`): nothing. No fsync (`appendonly yes`,
+  `appendfsync no`; `durability: os`): the end of the process. Fsync always (`appendfsync always`; `durability: always`):
+  the end of the machine. vectorizer always has a log and is run alike in the first two; full syncs, cuts and the frozen
+  replica are of the first.
 - The same until the replica has applied them: the run's writes, divided by its time and that of the replica to get there.
 - A write with 1 acknowledgement: Redis `WAIT 1`, for which a replica has received it; vectorizer
   `X-Vectorizer-Acks: 1`, for which a replica has it on its disk. Master and replica in the fsync-always class.

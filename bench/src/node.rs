@@ -16,6 +16,7 @@ use vectorizer_node::journal::JournalOptions;
 use crate::client::{Client, connect};
 use crate::data::{Batch, DIMENSION};
 use crate::error::{BenchError, Context, Outcome};
+use crate::pair::Class;
 
 /// Where a node listens.
 #[derive(Clone, Debug)]
@@ -27,14 +28,17 @@ pub struct Addresses {
 }
 
 /// The arguments of a node. `master` is the replication address that a replica connects to.
-pub fn arguments(fsync: bool, dir: &Path, own: &Addresses, master: Option<&str>) -> Vec<String> {
+pub fn arguments(class: Class, dir: &Path, own: &Addresses, master: Option<&str>) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     let mut add = |flag: &str, value: String| all.extend([flag.to_owned(), value]);
     add("--data-dir", dir.join("data").display().to_string());
     add("--http-address", own.http.clone());
     add("--replication-address", own.replication.clone());
     add("--log", "warn".to_owned());
-    let durability = if fsync { "always" } else { "os" };
+    let durability = match class {
+        Class::NoLog | Class::Logged => "os",
+        Class::Synced => "always",
+    };
     let mut set = |key: &str, value: &str| add("--set", format!("{key}={value}"));
     set("storage.durability", durability);
     let token = dir.join(CONTROL_TOKEN);

@@ -49,6 +49,28 @@ impl System {
     }
 }
 
+/// What an acknowledged write survives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    /// Redis: nothing, as it keeps no log. vectorizer, which always has one: as [`Class::Logged`].
+    NoLog,
+    /// The end of the process: it is in a log that the system has.
+    Logged,
+    /// The end of the system: the log is on disk.
+    Synced,
+}
+
+impl Class {
+    /// As the report names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::NoLog => "Redis without a log",
+            Class::Logged => "no fsync",
+            Class::Synced => "fsync always",
+        }
+    }
+}
+
 /// Where the programs are.
 #[derive(Clone, Debug)]
 pub struct Programs {
@@ -155,10 +177,10 @@ impl Server {
         self.process.as_ref().map_or(0, Process::memory)
     }
 
-    fn start(&mut self, programs: &Programs, fsync: bool, master: Option<&str>) -> Outcome<()> {
+    fn start(&mut self, programs: &Programs, class: Class, master: Option<&str>) -> Outcome<()> {
         let (program, arguments) = match self.system {
             System::Node => {
-                let arguments = node::arguments(fsync, &self.dir, &self.own, master);
+                let arguments = node::arguments(class, &self.dir, &self.own, master);
                 (&programs.node, arguments)
             }
             System::RedisDefault | System::RedisTuned => {
@@ -168,7 +190,7 @@ impl Server {
                     .rsplit_once(':')
                     .and_then(|(_, p)| p.parse().ok());
                 let tuned = self.system == System::RedisTuned;
-                let arguments = redis::arguments(tuned, fsync, port.unwrap_or(0), master);
+                let arguments = redis::arguments(tuned, class, port.unwrap_or(0), master);
                 (&programs.redis, arguments)
             }
         };
@@ -209,14 +231,14 @@ pub struct Pair {
     /// The replica.
     pub replica: Server,
     programs: Programs,
-    fsync: bool,
+    class: Class,
     marks: u64,
     _dir: TempDir,
 }
 
 impl Pair {
     /// A master that runs, and a replica that does not yet.
-    pub fn alone(system: System, fsync: bool, programs: &Programs) -> Outcome<Self> {
+    pub fn alone(system: System, class: Class, programs: &Programs) -> Outcome<Self> {
         let dir = tempfile::tempdir_in(&programs.scratch).context("making a data directory")?;
         let server = |name: &str| -> Outcome<Server> {
             let own = node::Addresses {
@@ -235,11 +257,11 @@ impl Pair {
             master: server("master")?,
             replica: server("replica")?,
             programs: programs.clone(),
-            fsync,
+            class,
             marks: 0,
             _dir: dir,
         };
-        pair.master.start(programs, fsync, None)?;
+        pair.master.start(programs, class, None)?;
         if system == System::Node {
             let address = pair.master.address().to_owned();
             until("the node to take writes", || {
@@ -250,8 +272,8 @@ impl Pair {
     }
 
     /// Both running, in sync.
-    pub fn start(system: System, fsync: bool, programs: &Programs) -> Outcome<Self> {
-        let mut pair = Pair::alone(system, fsync, programs)?;
+    pub fn start(system: System, class: Class, programs: &Programs) -> Outcome<Self> {
+        let mut pair = Pair::alone(system, class, programs)?;
         let address = pair.upstream();
         pair.start_replica(&address)?;
         pair.converge()?;
@@ -269,7 +291,7 @@ impl Pair {
     /// Starts the replica, which connects to `address`.
     pub fn start_replica(&mut self, address: &str) -> Outcome<()> {
         self.replica
-            .start(&self.programs, self.fsync, Some(address))
+            .start(&self.programs, self.class, Some(address))
     }
 
     /// Marks the master and waits until the replica shows it: how long that took after the master's acknowledgement.

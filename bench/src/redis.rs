@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use crate::client::{Client, connect};
 use crate::data::Batch;
 use crate::error::{BenchError, Context, Outcome};
-use crate::pair::until;
+use crate::pair::{Class, until};
 
 /// Arguments that every server gets: nothing is saved in the background, so that no figure suffers from it.
 const COMMON: &str = "--bind 127.0.0.1 --save '' --enable-debug-command yes --daemonize no";
@@ -16,14 +16,16 @@ const TUNED: &str = "--rdbcompression no --repl-diskless-sync yes --repl-diskles
     --client-output-buffer-limit 'normal 0 0 0 slave 0 0 0 pubsub 0 0 0'";
 
 /// The arguments of a server.
-pub fn arguments(tuned: bool, fsync: bool, port: u16, master: Option<&str>) -> Vec<String> {
+pub fn arguments(tuned: bool, class: Class, port: u16, master: Option<&str>) -> Vec<String> {
     let mut text = format!("{COMMON} --port {port}");
     if tuned {
         text = format!("{text} {TUNED}");
     }
-    if fsync {
-        text.push_str(" --appendonly yes --appendfsync always");
-    }
+    text.push_str(match class {
+        Class::NoLog => "",
+        Class::Logged => " --appendonly yes --appendfsync no",
+        Class::Synced => " --appendonly yes --appendfsync always",
+    });
     let mut all = Vec::new();
     for (n, part) in text.split('\'').enumerate() {
         if n % 2 == 1 {
@@ -213,7 +215,7 @@ mod tests {
 
     #[test]
     fn arguments_keep_what_stands_in_quotes_together() {
-        let all = arguments(true, true, 7, Some("127.0.0.1:8"));
+        let all = arguments(true, Class::Synced, 7, Some("127.0.0.1:8"));
         assert_eq!(
             all[..5],
             [

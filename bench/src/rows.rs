@@ -10,7 +10,7 @@ use crate::data::{VALUE, Values};
 use crate::error::{BenchError, Outcome};
 use crate::load::{Load, quantile};
 use crate::node::Node;
-use crate::pair::{PATIENCE, Pair, Programs, System};
+use crate::pair::{Class, PATIENCE, Pair, Programs, System};
 use crate::probe::Probe;
 use crate::reach::Reach;
 use crate::relay::Relay;
@@ -77,13 +77,13 @@ impl Bench {
         }
     }
 
-    /// Throughput, convergence, lag at half load and, with fsync, acknowledged writes.
-    pub fn writes(&mut self, fsync: bool) -> Outcome<()> {
-        let class = if fsync { "fsync always" } else { "no fsync" };
+    /// Throughput and convergence; then, depending on the class, lag at half load or acknowledged writes.
+    pub fn writes(&mut self, of: Class) -> Outcome<()> {
+        let class = of.name();
         eprintln!("writes, {class}");
         let mut pairs = Vec::new();
         for system in System::ALL {
-            let mut pair = Pair::start(system, fsync, &self.programs)?;
+            let mut pair = Pair::start(system, of, &self.programs)?;
             self.load().fill(|| pair.master.connect())?;
             pair.converge()?;
             pairs.push(pair);
@@ -91,7 +91,7 @@ impl Bench {
         let rate = format!("replicated writes, {class}");
         let reach = Reach::Times {
             redis: None,
-            tuned: if fsync { 2.0 } else { 1.2 },
+            tuned: if of == Class::Synced { 2.0 } else { 1.2 },
         };
         for round in 0..self.plan.rounds {
             for n in 0..pairs.len() {
@@ -124,14 +124,14 @@ impl Bench {
         for round in 0..self.plan.rounds {
             for n in 0..pairs.len() {
                 let at = (n + round) % pairs.len();
-                if fsync {
-                    self.acknowledged(&mut pairs[at])?;
-                } else {
-                    self.half_load(&mut pairs[at], &rate)?;
+                match of {
+                    Class::NoLog => {}
+                    Class::Logged => self.half_load(&mut pairs[at], &rate)?,
+                    Class::Synced => self.acknowledged(&mut pairs[at])?,
                 }
             }
         }
-        if !fsync {
+        if of == Class::Logged {
             self.json(&mut pairs)?;
         }
         pairs.into_iter().try_for_each(Pair::finish)
@@ -219,7 +219,7 @@ impl Bench {
     }
 
     fn one_full_sync(&mut self, system: System) -> Outcome<()> {
-        let mut pair = Pair::alone(system, false, &self.programs)?;
+        let mut pair = Pair::alone(system, Class::NoLog, &self.programs)?;
         let load = Load {
             keys: self.plan.full / VALUE as u64,
             connections: 4,
@@ -296,7 +296,7 @@ impl Bench {
 
     fn one_round_of_cuts(&mut self) -> Outcome<()> {
         let found = self.side_by_side(|system| {
-            let mut pair = Pair::alone(system, false, &self.programs)?;
+            let mut pair = Pair::alone(system, Class::NoLog, &self.programs)?;
             let relay = Relay::to(pair.upstream())?;
             pair.start_replica(&relay.address)?;
             let load = Load {
@@ -343,7 +343,7 @@ impl Bench {
         for round in 0..self.plan.rounds {
             for n in 0..System::ALL.len() {
                 let system = System::ALL[(n + round) % System::ALL.len()];
-                let mut pair = Pair::start(system, true, &self.programs)?;
+                let mut pair = Pair::start(system, Class::Synced, &self.programs)?;
                 self.load().fill(|| pair.master.connect())?;
                 pair.converge()?;
                 let switched = switchover::switch_over(&mut pair, &self.values)?;
@@ -380,7 +380,7 @@ impl Bench {
 
     fn one_frozen_replica(&mut self) -> Outcome<()> {
         let found = self.side_by_side(|system| {
-            let mut pair = Pair::start(system, false, &self.programs)?;
+            let mut pair = Pair::start(system, Class::NoLog, &self.programs)?;
             let load = Load {
                 rate: self.plan.pace,
                 ..self.load()

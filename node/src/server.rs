@@ -69,7 +69,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         .await
         .map_err(|e| StartError::System("recovery", e.into()))??;
     let role = opened.role.state();
-    tracing::info!(node_id = %role.node_id, %boot_id, standing = ?role.standing, "this node");
+    let at = opened.end.position;
+    tracing::info!(node_id = %role.node_id, %boot_id, standing = ?role.standing, %at, "this node");
     let was_master = matches!(role.standing, Standing::Master { .. });
 
     let leadership = match &config.kubernetes {

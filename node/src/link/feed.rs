@@ -206,7 +206,8 @@ impl Feed<'_> {
                     }
                 }
                 Output::Synced => {
-                    tracing::info!(peer = %self.peer, "replication: first sync complete");
+                    let at = self.log.end().position;
+                    tracing::info!(peer = %self.peer, %at, "replication: first sync complete");
                     // The log is held no longer: the replica keeps up from here, or begins again.
                     self.scan = None;
                     if std::mem::take(&mut self.copying) {

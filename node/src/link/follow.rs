@@ -72,7 +72,8 @@ async fn run(context: &LinkContext) {
         let wait = match session.end {
             End::Changed => Some(Duration::ZERO),
             End::Lost(reason) => {
-                tracing::warn!(master = %target.address, reason, "replication: the master is not followed now");
+                let at = context.writer.log().end().position;
+                tracing::warn!(master = %target.address, reason, %at, "replication: the master is not followed now");
                 Some(pause.next())
             }
             End::Busy(wait) => Some(wait.max(pause.next())),

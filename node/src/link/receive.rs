@@ -299,7 +299,8 @@ impl<'a> Receive<'a> {
             &stats.partial_syncs
         };
         LinkStats::add(counter, 1);
-        tracing::info!(master = %self.target.address, full, "replication: following");
+        let from = self.context.writer.log().end().position;
+        tracing::info!(master = %self.target.address, full, %from, "replication: following");
         self.progress();
     }
 

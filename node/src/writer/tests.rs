@@ -1,8 +1,8 @@
 //! The writer over a real data directory: what is acknowledged, what is refused, and what a restart finds.
 
+mod diverged;
 mod panics;
 mod power;
-mod diverged;
 mod troubles;
 
 use std::path::Path;
