@@ -40,5 +40,5 @@ crds: ## Writes crds/ and the chart's copy from the operator's types
 	mv crds/vectorizerclusters.yaml.part crds/vectorizerclusters.yaml
 	cp crds/vectorizerclusters.yaml charts/vectorizer-operator/definitions/
 
-bench: ## vectorizer beside Redis on this machine, about 12 minutes; QUICK=1 shows that it works
+bench: ## vectorizer beside Redis on this machine, about 20 minutes; QUICK=1 shows that it works
 	@QUICK="$(QUICK)" ARGUMENTS="$(ARGUMENTS)" bench/run.sh

@@ -46,7 +46,7 @@ struct Arguments {
     /// GiB that a full sync copies
     #[arg(long, default_value_t = 1.0)]
     gib: f64,
-    /// Only these parts: writes, fsync, full, cuts, switchover, frozen
+    /// Only these parts: writes, fsync, full, counted (cuts, frozen replicas), switchover
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// redis-server
@@ -128,14 +128,11 @@ fn run(arguments: Arguments) -> Outcome<()> {
     if wanted("full") {
         bench.full_sync()?;
     }
-    if wanted("cuts") {
-        bench.cuts()?;
+    if wanted("counted") {
+        bench.counted()?;
     }
     if wanted("switchover") {
         bench.switchover()?;
-    }
-    if wanted("frozen") {
-        bench.frozen()?;
     }
     let title = "Replication: vectorizer and Redis";
     let report = format!(
@@ -181,8 +178,8 @@ const NOTES: &str = "\
 - Full sync: from the start of the replica's process until it serves what the master acknowledged at most 100 ms before,
   beside 5,000 writes/s. Memory (PSS with children) is the peak above what the process holds before (master) or after
   (replica) it. The probe's ceiling is the slowest of copying memory, CRC32 and one TCP stream.
-- A cut: the line between the two is closed, and opened again, by a relay that counts bytes. Cuts and the frozen replica
-  run at 5,000 writes/s with the three systems side by side, as bytes and memory are counted and nothing is timed.
+- A cut: the line between the two is closed, and opened again, by a relay that counts bytes. Cuts and frozen replicas
+  run at 5,000 writes/s, all of a round side by side, as bytes and memory are counted and nothing is timed.
 - Planned switchover, in the fsync-always class: four clients write one record after the other to the master that was,
   and go to the other node only when a request fails; what was acknowledged is read back. Redis: `FAILOVER TO`;
   vectorizer: the commands that its operator gives. Without a full sync, no data is copied.

@@ -285,56 +285,92 @@ impl Bench {
         pair.finish()
     }
 
-    /// What is sent again after a cut of the line.
-    pub fn cuts(&mut self) -> Outcome<()> {
-        eprintln!("cuts");
+    /// What is sent again after a cut of the line, and what a replica that stands still costs its master. Nothing of it is
+    /// timed, so that all of a round runs side by side.
+    pub fn counted(&mut self) -> Outcome<()> {
+        eprintln!("cuts and frozen replicas");
         for _ in 0..self.plan.rounds {
-            self.one_round_of_cuts()?;
+            let found = self.side_by_side(|system| {
+                thread::scope(|scope| {
+                    let frozen = scope.spawn(|| self.frozen(system));
+                    let cuts = self.cuts(system);
+                    match frozen.join() {
+                        Ok(frozen) => Ok((cuts?, frozen?)),
+                        Err(panic) => std::panic::resume_unwind(panic),
+                    }
+                })
+            })?;
+            for (system, (cuts, more)) in found {
+                for (seconds, factor, syncs) in cuts {
+                    let what = format!("bytes sent after a cut of {seconds} s / bytes missed");
+                    self.table
+                        .add(&what, FACTOR, Reach::Below(1.1), system, factor);
+                    let what = format!("full syncs after a cut of {seconds} s");
+                    self.table
+                        .add(&what, NUMBER, Reach::Zero, system, syncs as f64);
+                }
+                let seconds = self.plan.frozen.as_secs();
+                let what = format!("growth of the master, replica frozen for {seconds} s");
+                self.table
+                    .add(&what, MEMORY, Reach::Below(64.0), system, more);
+            }
         }
         Ok(())
     }
 
-    fn one_round_of_cuts(&mut self) -> Outcome<()> {
-        let found = self.side_by_side(|system| {
-            let mut pair = Pair::alone(system, Class::NoLog, &self.programs)?;
-            let relay = Relay::to(pair.upstream())?;
-            pair.start_replica(&relay.address)?;
-            let load = Load {
-                rate: self.plan.pace,
-                ..self.load()
-            };
-            load.fill(|| pair.master.connect())?;
+    /// For each cut its length in seconds, bytes sent for each byte missed, and full syncs.
+    fn cuts(&self, system: System) -> Outcome<Vec<(u64, f64, u64)>> {
+        let mut pair = Pair::alone(system, Class::NoLog, &self.programs)?;
+        let relay = Relay::to(pair.upstream())?;
+        pair.start_replica(&relay.address)?;
+        let load = Load {
+            rate: self.plan.pace,
+            ..self.load()
+        };
+        load.fill(|| pair.master.connect())?;
+        pair.converge()?;
+        let mut found = Vec::new();
+        for seconds in &self.plan.cuts {
+            let begun = relay.carried();
+            let written = load.run_for(Duration::from_secs(2), || pair.master.connect())?;
             pair.converge()?;
-            let mut found = Vec::new();
-            for seconds in &self.plan.cuts {
-                let begun = relay.carried();
-                let written = load.run_for(Duration::from_secs(2), || pair.master.connect())?;
-                pair.converge()?;
-                let each = (relay.carried() - begun) as f64 / written.records as f64;
-                let syncs = pair.master.full_syncs()?;
-                relay.cut();
-                let begun = relay.carried();
-                let time = Duration::from_secs(*seconds);
-                let missed = load.run_for(time, || pair.master.connect())?;
-                relay.mend();
-                pair.converge()?;
-                let factor = (relay.carried() - begun) as f64 / (missed.records as f64 * each);
-                found.push((*seconds, factor, pair.master.full_syncs()? - syncs));
-            }
-            pair.finish()?;
-            Ok(found)
-        })?;
-        for (system, found) in found {
-            for (seconds, factor, syncs) in found {
-                let what = format!("bytes sent after a cut of {seconds} s / bytes missed");
-                self.table
-                    .add(&what, FACTOR, Reach::Below(1.1), system, factor);
-                let what = format!("full syncs after a cut of {seconds} s");
-                self.table
-                    .add(&what, NUMBER, Reach::Zero, system, syncs as f64);
-            }
+            let each = (relay.carried() - begun) as f64 / written.records as f64;
+            let syncs = pair.master.full_syncs()?;
+            relay.cut();
+            let begun = relay.carried();
+            let time = Duration::from_secs(*seconds);
+            let missed = load.run_for(time, || pair.master.connect())?;
+            relay.mend();
+            pair.converge()?;
+            let factor = (relay.carried() - begun) as f64 / (missed.records as f64 * each);
+            found.push((*seconds, factor, pair.master.full_syncs()? - syncs));
         }
-        Ok(())
+        pair.finish()?;
+        Ok(found)
+    }
+
+    /// Bytes by which the master grows, in MiB.
+    fn frozen(&self, system: System) -> Outcome<f64> {
+        let mut pair = Pair::start(system, Class::NoLog, &self.programs)?;
+        let load = Load {
+            rate: self.plan.pace,
+            ..self.load()
+        };
+        load.fill(|| pair.master.connect())?;
+        // Everything that grows once has grown.
+        load.run_for(Duration::from_secs(2), || pair.master.connect())?;
+        pair.converge()?;
+        let before = pair.master.memory() as f64;
+        if let Some(process) = &pair.replica.process {
+            process.signal("STOP")?;
+        }
+        load.run_for(self.plan.frozen, || pair.master.connect())?;
+        let after = pair.master.memory() as f64;
+        if let Some(process) = &pair.replica.process {
+            process.signal("CONT")?;
+        }
+        pair.finish()?;
+        Ok((after - before).max(0.0) / MIB)
     }
 
     /// A planned switchover under writes.
@@ -365,47 +401,6 @@ impl Bench {
                     switched.full_syncs as f64,
                 );
             }
-        }
-        Ok(())
-    }
-
-    /// What a replica that stands still costs its master.
-    pub fn frozen(&mut self) -> Outcome<()> {
-        eprintln!("a frozen replica");
-        for _ in 0..self.plan.rounds {
-            self.one_frozen_replica()?;
-        }
-        Ok(())
-    }
-
-    fn one_frozen_replica(&mut self) -> Outcome<()> {
-        let found = self.side_by_side(|system| {
-            let mut pair = Pair::start(system, Class::NoLog, &self.programs)?;
-            let load = Load {
-                rate: self.plan.pace,
-                ..self.load()
-            };
-            load.fill(|| pair.master.connect())?;
-            // Everything that grows once has grown.
-            load.run_for(Duration::from_secs(2), || pair.master.connect())?;
-            pair.converge()?;
-            let before = pair.master.memory() as f64;
-            if let Some(process) = &pair.replica.process {
-                process.signal("STOP")?;
-            }
-            load.run_for(self.plan.frozen, || pair.master.connect())?;
-            let after = pair.master.memory() as f64;
-            if let Some(process) = &pair.replica.process {
-                process.signal("CONT")?;
-            }
-            pair.finish()?;
-            Ok((after - before).max(0.0) / MIB)
-        })?;
-        let seconds = self.plan.frozen.as_secs();
-        for (system, more) in found {
-            let what = format!("growth of the master, replica frozen for {seconds} s");
-            self.table
-                .add(&what, MEMORY, Reach::Below(64.0), system, more);
         }
         Ok(())
     }

@@ -15,7 +15,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, Resource, ResourceExt};
 use kube_runtime::controller::{Action, Config, Error as ControllerError, applier};
 use kube_runtime::reflector::ObjectRef as Key;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::act::{self, COMMAND, Done, Events, Refused, Targets, act, write_status};
 use crate::crd::VectorizerCluster;
@@ -71,6 +71,7 @@ struct Context {
     events: Events,
     default_image: String,
     metrics: Arc<Metrics>,
+    listed: watch::Receiver<bool>,
     known: Mutex<HashMap<Key<VectorizerCluster>, Arc<Mutex<Known>>>>,
 }
 
@@ -100,7 +101,8 @@ pub async fn run(
     for namespace in scopes {
         let (caches, triggers) = Caches::start(&client, namespace.as_deref());
         metrics.watch(caches.clusters.clone());
-        listings.push(caches.clone());
+        let listed = listed_once(caches.clone());
+        listings.push(listed.clone());
         let context = Arc::new(Context {
             client: client.clone(),
             probes: vectorizer_api::client::Client::new("http://node", PROBE)?,
@@ -111,6 +113,7 @@ pub async fn run(
             metrics: metrics.clone(),
             known: Mutex::default(),
             caches: caches.clone(),
+            listed,
         });
         let queue = triggers.map(Ok::<_, Infallible>).take_until(stop.clone());
         let config = Config::default().concurrency(CONCURRENCY);
@@ -118,10 +121,12 @@ pub async fn run(
         streams.push(passes.boxed());
     }
     tokio::spawn(async move {
-        let all = listings.iter().map(Caches::ready);
-        if futures::future::try_join_all(all).await.is_ok() {
-            metrics.ready(true);
+        for mut listed in listings {
+            if listed.wait_for(|listed| *listed).await.is_err() {
+                return;
+            }
         }
+        metrics.ready(true);
     });
     let mut passes = select_all(streams);
     while let Some(outcome) = passes.next().await {
@@ -132,6 +137,17 @@ pub async fn run(
         }
     }
     Ok(())
+}
+
+/// Becomes true once everything has been listed. One task waits for that, and everybody else for the task.
+fn listed_once(caches: Caches) -> watch::Receiver<bool> {
+    let (said, listed) = watch::channel(false);
+    tokio::spawn(async move {
+        if caches.ready().await.is_ok() {
+            said.send_replace(true);
+        }
+    });
+    listed
 }
 
 /// One pass over one cluster, measured.
@@ -210,7 +226,8 @@ async fn reconcile(
     context: &Context,
     remembered: &mut Remembered,
 ) -> Result<Passed, Error> {
-    tokio::time::timeout(CACHES_WITHIN, context.caches.ready())
+    let mut listed = context.listed.clone();
+    tokio::time::timeout(CACHES_WITHIN, listed.wait_for(|listed| *listed))
         .await
         .map_err(|_| Error::Caches)?
         .map_err(|_| Error::Caches)?;

@@ -472,13 +472,12 @@ async fn a_replica_that_never_acknowledges_gets_one_window_and_stops_nobody() {
                     Output::Append(batches) => {
                         taken += batches.iter().map(|b| b.bytes().len()).sum::<usize>();
                     }
-                    Output::Joined { .. } => {}
+                    Output::Joined { .. } | Output::CheckDigest { .. } => {}
                     Output::Truncate(_)
                     | Output::SnapshotBegin(_)
                     | Output::SnapshotChunk { .. }
                     | Output::SnapshotEnd(_)
                     | Output::Covered(_)
-                    | Output::CheckDigest { .. }
                     | Output::Close(_) => panic!("only operations were asked for"),
                 }
             }

@@ -80,9 +80,9 @@ impl Caches {
         (caches, watch.triggers)
     }
 
-    /// Until everything has been listed once.
+    /// Until everything but the resources themselves has been listed once: for these the controller's stream of passes
+    /// waits, and a store wakes only the last of several who wait for it.
     pub async fn ready(&self) -> Result<(), WriterDropped> {
-        self.clusters.wait_until_ready().await?;
         self.sets.wait_until_ready().await?;
         self.pods.wait_until_ready().await?;
         self.claims.wait_until_ready().await?;

@@ -66,7 +66,7 @@ async fn values_that_mean_nothing_are_refused_by_name() {
         ("nodeImage.repository=", "nodeImage.repository is needed"),
         (
             "podLabels.vectorizer\\.hivellm\\.io/operator=no",
-            "podLabels",
+            "vectorizer.hivellm.io/operator",
         ),
     ] {
         let render = [&RENDER[..], &["--set", set]].concat();

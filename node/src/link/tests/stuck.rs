@@ -148,8 +148,9 @@ impl Peer {
                 Output::SnapshotBegin(_)
                 | Output::SnapshotEnd(_)
                 | Output::Append(_)
-                | Output::Covered(_) => {}
-                Output::Truncate(_) | Output::CheckDigest { .. } | Output::Close(_) => {
+                | Output::Covered(_)
+                | Output::CheckDigest { .. } => {}
+                Output::Truncate(_) | Output::Close(_) => {
                     panic!("not expected here: {output:?}")
                 }
             }
