@@ -54,9 +54,9 @@ check "shellcheck" shellcheck -x -P SCRIPTDIR -S warning "${scripts[@]}"
 step "Kubernetes begins to come up, beside what follows"
 begin_cluster
 
-step "Lints (about 3 minutes the first time)"
+step "Lints (about 2 minutes the first time)"
 check "clippy" cargo clippy "${CARGO_FLAGS[@]}" --all-targets -- -D warnings
-step "Compiling (about 10 minutes the first time)"
+step "Compiling (about 8 minutes the first time)"
 # All targets at once, so that tests and images share what they have in common.
 check "build" cargo build "${CARGO_FLAGS[@]}" --all-targets || finish
 
@@ -64,7 +64,7 @@ step "Waiting for Kubernetes"
 # The tests of timing want the machine for themselves.
 await_cluster || { failed=$((failed + 1)); failures+=("the cluster did not come up, see target/cluster.log"); }
 
-step "Unit, property and process tests"
+step "Unit, property and process tests (about 2 minutes)"
 # The same commit gives the same result; PROPTEST_RNG_SEED=$RANDOM looks elsewhere.
 export PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-1}
 integration=()
@@ -79,8 +79,8 @@ check "images" tests/images.sh --built || finish
 check "image sizes" tests/sizes.sh
 check "helm install" tests/install.sh || finish
 
-step "Scenarios on Kubernetes (about 5 minutes)"
+step "Scenarios on Kubernetes (about 2 minutes)"
 tests scenarios cargo test "${CARGO_FLAGS[@]}" --test scenarios -- --test-threads 3
-step "Disruptions: the operator killed, a machine lost (about 5 minutes)"
+step "Disruptions: the operator killed, a machine lost (about 4 minutes)"
 tests disruptions cargo test "${CARGO_FLAGS[@]}" --test disruptions -- --test-threads 1
 finish
