@@ -5,8 +5,8 @@ use std::fmt::Write;
 use crate::pair::System;
 use crate::table::{Better, Row, Table, number};
 
-const WIDTH: f64 = 900.0;
-const LEFT: f64 = 330.0;
+const WIDTH: f64 = 990.0;
+const LEFT: f64 = 420.0;
 const BARS: f64 = 400.0;
 const BAR: f64 = 14.0;
 const GROUP: f64 = 3.0 * BAR + 18.0;
