@@ -6,6 +6,7 @@
 
 mod bulk;
 mod collections;
+mod numbers;
 mod search;
 mod vectors;
 
@@ -60,6 +61,7 @@ pub struct EmbedRequest {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Embedding {
     /// The vector.
+    #[serde(deserialize_with = "numbers::required")]
     pub embedding: Vec<f32>,
     /// Name of the embedder.
     pub model: String,

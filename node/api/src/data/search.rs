@@ -17,7 +17,11 @@ pub struct Search {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
     /// As many finite numbers as the collection has dimensions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "super::numbers::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub vector: Option<Vec<f32>>,
     /// Most results, 1 to 1,000; 10 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -66,7 +70,11 @@ pub struct SearchHit {
     /// The whole payload.
     pub payload: Payload,
     /// Its numbers, if asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "super::numbers::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub vector: Option<Vec<f32>>,
 }
 
@@ -111,6 +119,7 @@ pub struct SparseVector {
     /// Which terms.
     pub indices: Vec<u32>,
     /// Their finite weights.
+    #[serde(deserialize_with = "super::numbers::required")]
     pub values: Vec<f32>,
 }
 
@@ -164,7 +173,11 @@ pub struct BatchQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
     /// As many finite numbers as the collection has dimensions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "super::numbers::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub vector: Option<Vec<f32>>,
     /// Most results, 1 to 1,000; 10 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]

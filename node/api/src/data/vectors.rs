@@ -98,6 +98,7 @@ pub struct EmbeddingItem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// As many finite numbers as the collection has dimensions.
+    #[serde(deserialize_with = "super::numbers::required")]
     pub embedding: Vec<f32>,
     /// The payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,6 +135,7 @@ pub struct VectorItem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// As many finite numbers as the collection has dimensions.
+    #[serde(deserialize_with = "super::numbers::required")]
     pub data: Vec<f32>,
     /// The payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -222,9 +224,14 @@ pub struct Vector {
     /// Its id.
     pub id: String,
     /// Its numbers, as they were sent.
+    #[serde(deserialize_with = "super::numbers::required")]
     pub vector: Vec<f32>,
     /// The same, under the name that other clients read; absent in lists.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "super::numbers::required",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub data: Vec<f32>,
     /// The whole payload.
     pub payload: Payload,
@@ -260,7 +267,11 @@ pub struct UpdateVector {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<Payload>,
     /// New numbers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "super::numbers::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub vector: Option<Vec<f32>>,
 }
 
@@ -298,7 +309,11 @@ pub struct UpdateItem {
     /// The vector's id.
     pub id: String,
     /// New numbers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "super::numbers::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub vector: Option<Vec<f32>>,
     /// Keys of the payload to set; others stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
