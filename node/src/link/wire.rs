@@ -7,8 +7,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use vectorizer_replication::frame::{self, FrameError};
-use vectorizer_replication::message::Message;
 use vectorizer_replication::message::codec::MessageError;
+use vectorizer_replication::message::{Ack, Beat, Message};
 
 /// Room made for each read. More is reserved once a frame's length is known and allowed.
 const READ_ROOM: usize = 64 * 1024;
@@ -60,21 +60,29 @@ pub(super) struct Outbox {
     heartbeats: Heartbeats,
 }
 
-/// Heartbeats come by the clock, whether the replica reads or not: one of them may wait in the queue, and what another
-/// would say is said by the next one after it.
+/// Heartbeats, and a replica's beats, come by the clock, whether the peer reads or not: one of them may wait in the queue,
+/// and what another would say is said by the next one after it. A beat that acknowledges more is said at once.
 #[derive(Default)]
 struct Heartbeats {
     /// Bytes of the queue up to the end of the last one.
     unsent: usize,
+    /// What was acknowledged last.
+    ack: Option<Ack>,
 }
 
 impl Heartbeats {
     /// Queues a message, unless it is a heartbeat behind another one.
     fn push(&mut self, queue: &mut VecDeque<Bytes>, message: &Message) {
-        let is_heartbeat = matches!(message, Message::Heartbeat(_));
-        if is_heartbeat && self.unsent > 0 {
+        let ack = if let Message::Ack(ack) | Message::Beat(Beat { ack, .. }) = message {
+            Some(*ack)
+        } else {
+            None
+        };
+        let is_heartbeat = matches!(message, Message::Heartbeat(_) | Message::Beat(_));
+        if is_heartbeat && self.unsent > 0 && (ack.is_none() || ack == self.ack) {
             return;
         }
+        self.ack = ack.or(self.ack);
         message.encode(queue);
         if is_heartbeat {
             self.unsent = queue.iter().map(Bytes::len).sum();
@@ -158,23 +166,56 @@ mod tests {
     use super::*;
 
     #[test]
-    fn for_a_replica_that_never_reads_one_heartbeat_is_queued() {
-        let beat = Message::Heartbeat(Heartbeat {
+    fn for_a_peer_that_never_reads_one_heartbeat_is_queued() {
+        one_is_queued(&Message::Heartbeat(Heartbeat {
             clock_ms: 7,
             end: Position::ZERO,
             durable: 0,
             covered: 0,
             digest: None,
-        });
+        }));
+        one_is_queued(&Message::Beat(Beat {
+            clock_ms: 7,
+            promised: 1,
+            ack: Ack::default(),
+        }));
+    }
+
+    #[test]
+    fn a_beat_that_acknowledges_more_is_queued_behind_another() {
+        let beat = |durable| {
+            Message::Beat(Beat {
+                clock_ms: 7,
+                promised: 1,
+                ack: Ack {
+                    durable,
+                    ..Ack::default()
+                },
+            })
+        };
+        let (mut heartbeats, mut queue) = (Heartbeats::default(), VecDeque::new());
+        for (durable, queued) in [(1, 1), (1, 1), (2, 2), (2, 2), (3, 3)] {
+            heartbeats.push(&mut queue, &beat(durable));
+            let len: usize = queue.iter().map(Bytes::len).sum();
+            let one = {
+                let mut one = VecDeque::new();
+                beat(durable).encode(&mut one);
+                one.iter().map(Bytes::len).sum::<usize>()
+            };
+            assert_eq!(len, queued * one);
+        }
+    }
+
+    fn one_is_queued(beat: &Message) {
         let (mut heartbeats, mut queue) = (Heartbeats::default(), VecDeque::new());
         let len = |queue: &VecDeque<Bytes>| queue.iter().map(Bytes::len).sum::<usize>();
         let other = Message::Reject(Reject::Busy(1));
         heartbeats.push(&mut queue, &other);
         let before = len(&queue);
-        heartbeats.push(&mut queue, &beat);
+        heartbeats.push(&mut queue, beat);
         let bounded = len(&queue);
         for _ in 0..10_000 {
-            heartbeats.push(&mut queue, &beat);
+            heartbeats.push(&mut queue, beat);
         }
         assert_eq!(len(&queue), bounded);
         heartbeats.push(&mut queue, &other);
@@ -183,11 +224,11 @@ mod tests {
             advance(&mut queue, 1);
             heartbeats.written(1);
         }
-        heartbeats.push(&mut queue, &beat);
+        heartbeats.push(&mut queue, beat);
         assert_eq!(len(&queue), 1 + before, "it is still on its way");
         advance(&mut queue, 1);
         heartbeats.written(1);
-        heartbeats.push(&mut queue, &beat);
+        heartbeats.push(&mut queue, beat);
         assert_eq!(len(&queue), before + bounded - before, "and now the next");
     }
 
