@@ -11,7 +11,6 @@
 
 mod error;
 mod examine;
-mod flusher;
 mod reader;
 mod recover;
 mod segment;
@@ -32,14 +31,11 @@ pub use error::JournalError;
 pub use examine::{Examined, SegmentReport, TornTail, examine};
 pub use reader::{LogReader, Pin, ReadError};
 
+use crate::background::Flusher;
 use error::{discontinuity, io_error};
-use flusher::Flusher;
 use reader::{Published, Shared};
 use recover::{Recovered, end_of, recover};
 use segment::{HEADER_LEN, Header, MARK_LEN, Segment, encode_mark, file_name};
-
-/// Bytes after which the disk begins to write what no commit has made it write.
-const FLUSH_EVERY: u64 = 8 << 20;
 
 /// How the log is kept.
 #[derive(Clone, Debug)]
@@ -98,9 +94,8 @@ pub struct Journal {
     size: u64,
     /// Up to here the file needs no more room; everything, once the system has refused to make some.
     room: u64,
-    /// Bytes that the disk has not been told to write.
-    unflushed: u64,
-    flusher: Option<Flusher>,
+    /// Where commits do not sync, a closed segment would be written as a whole, and everybody would wait for it.
+    flusher: Flusher,
     header: Header,
     end: LogEnd,
     pending: Vec<Pending>,
@@ -150,8 +145,7 @@ impl Journal {
             file,
             size,
             room: size,
-            unflushed: 0,
-            flusher: None,
+            flusher: Flusher::default(),
             marked: header.base.position.offset,
             header,
             end,
@@ -194,12 +188,7 @@ impl Journal {
         });
         self.size += len;
         self.end = end_of(batch);
-        self.unflushed += len;
-        if self.unflushed >= FLUSH_EVERY {
-            self.unflushed = 0;
-            let flusher = self.flusher.get_or_insert_with(Flusher::start);
-            flusher.begin(&self.path);
-        }
+        self.flusher.written(&self.path, len);
         self.shared.appended_bytes.fetch_add(len, Ordering::Relaxed);
         Ok(())
     }
@@ -239,7 +228,7 @@ impl Journal {
                 .sync_data()
                 .map_err(|error| io_error("syncing", &journal.path, error))
         })?;
-        self.unflushed = 0;
+        self.flusher.synced();
         let took = begun.elapsed().as_secs_f64();
         self.shared.sync_seconds.observe(took);
         self.set_durable(self.end.position.offset);

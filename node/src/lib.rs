@@ -3,6 +3,7 @@
 //! A write goes `http → writer → journal → store → link`; a replica's goes `link → writer → journal → store`. The writer
 //! is the only one that changes anything: journal order, apply order and visibility order are the same.
 
+mod background;
 mod breakage;
 pub mod config;
 pub mod data_dir;

@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{DataDirError, free_space, io_error, sync_dir};
+use crate::background::Flusher;
 use crate::store::{SnapshotHeader, SnapshotLoader, SnapshotTrailer, Store};
 
 const MAGIC: &[u8; 8] = b"VECSNAP\0";
@@ -69,6 +70,7 @@ pub(super) struct Writer {
     file: Option<BufWriter<File>>,
     part: PathBuf,
     path: PathBuf,
+    flusher: Flusher,
 }
 
 impl Writer {
@@ -80,6 +82,7 @@ impl Writer {
             file: Some(BufWriter::with_capacity(1 << 20, file)),
             part,
             path,
+            flusher: Flusher::default(),
         };
         writer.write(|file| {
             file.write_all(MAGIC)?;
@@ -99,7 +102,9 @@ impl Writer {
             }
             file.write_all(&(chunk.len() as u32).to_le_bytes())?;
             file.write_all(chunk)
-        })
+        })?;
+        self.flusher.written(&self.part, chunk.len() as u64);
+        Ok(())
     }
 
     /// Writes the trailer and makes everything durable; the file does not have its name yet.

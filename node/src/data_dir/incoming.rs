@@ -31,9 +31,9 @@ impl Drop for Unfinished {
 
 enum Content {
     /// Chunks are on their way.
-    Chunks(SnapshotLoader, checkpoint::Writer),
+    Chunks(Box<SnapshotLoader>, checkpoint::Writer),
     /// All chunks are loaded, and what was appended is applied.
-    Loaded(Store, u64),
+    Loaded(Box<Store>, u64),
     /// A chunk or the trailer was refused.
     Refused,
 }
@@ -89,7 +89,7 @@ impl Incoming {
             data,
             number,
             start: header.start,
-            content: Content::Chunks(SnapshotLoader::new(header), writer),
+            content: Content::Chunks(Box::new(SnapshotLoader::new(header)), writer),
             journal,
             directory,
         })
@@ -114,7 +114,7 @@ impl Incoming {
         writer.finish(&trailer)?.publish()?;
         let log = self.journal.reader();
         replay(&store, &log, self.journal.end().position.offset)?;
-        self.content = Content::Loaded(store, trailer.exact_from);
+        self.content = Content::Loaded(Box::new(store), trailer.exact_from);
         reached("incoming: chunks complete");
         Ok(())
     }
@@ -195,7 +195,7 @@ impl Incoming {
             tracing::warn!(directory = %old.display(), %error, "the generation before could not be removed");
         }
         reached("incoming: old generation removed");
-        Ok((store, self.journal))
+        Ok((*store, self.journal))
     }
 
     fn out_of_order(&self, what: &str) -> DataDirError {

@@ -1,10 +1,12 @@
-//! A scan of the store for a full sync, on a thread where it may block, at the pace of the connection that it feeds.
+//! A scan of the store for a full sync, on a thread of its own, where it may block, at the pace of the connection that it
+//! feeds.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::background;
 use crate::journal::{LogReader, Pin};
 use crate::store::{SnapshotHeader, SnapshotTrailer, Store};
 
@@ -36,7 +38,13 @@ impl Scan {
             .pin(from)
             .ok_or("the log could not be held for a snapshot")?;
         let (sender, pieces) = mpsc::channel(AHEAD);
-        tokio::task::spawn_blocking(move || run(&store, &sender));
+        let scan = move || {
+            background::step_back();
+            run(&store, &sender);
+        };
+        let thread = std::thread::Builder::new().name("scan".to_owned());
+        let thread = thread.spawn(scan);
+        thread.map_err(|error| format!("no thread for a snapshot: {error}"))?;
         Ok(Scan {
             pieces,
             pin: Some(pin),
