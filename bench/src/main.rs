@@ -176,7 +176,8 @@ const NOTES: &str = "\
 - A write with 1 acknowledgement: Redis `WAIT 1`, for which a replica has received it; vectorizer
   `X-Vectorizer-Acks: 1`, for which a replica has it on its disk. Master and replica in the fsync-always class.
 - Full sync: from the start of the replica's process until it serves what the master acknowledged at most 100 ms before,
-  beside 5,000 writes/s. Memory (PSS with children) is the peak above what the process holds before (master) or after
+  beside 5,000 writes/s. Memory (PSS with children) is measured in rounds of its own, all of a round side by side, as
+  looking at it holds a process up: the peak above what the process holds before (master) or after
   (replica) it. The probe's ceiling is the slowest of copying memory, CRC32 and one TCP stream.
 - A cut: the line between the two is closed, and opened again, by a relay that counts bytes. Cuts and frozen replicas
   run at 5,000 writes/s, all of a round side by side, as bytes and memory are counted and nothing is timed.

@@ -26,6 +26,8 @@ pub struct Probe {
     sync_small: f64,
     /// The same of 1 MiB.
     sync_large: f64,
+    /// Writing to the disk for long, in GB/s.
+    disk: f64,
 }
 
 impl Probe {
@@ -37,6 +39,7 @@ impl Probe {
             tcp: tcp()?,
             sync_small: sync(scratch, 4 << 10)?,
             sync_large: sync(scratch, 1 << 20)?,
+            disk: disk(scratch)?,
         })
     }
 
@@ -46,7 +49,7 @@ impl Probe {
     }
 
     /// As names and values.
-    pub fn rows(&self) -> [(&'static str, String); 5] {
+    pub fn rows(&self) -> [(&'static str, String); 6] {
         let speed = |value: f64| format!("{value:.2} GB/s");
         let time = |value: f64| format!("{:.2} ms", value * 1e3);
         [
@@ -55,6 +58,7 @@ impl Probe {
             ("one TCP stream", speed(self.tcp)),
             ("fdatasync of 4 KiB", time(self.sync_small)),
             ("fdatasync of 1 MiB", time(self.sync_large)),
+            ("writing 4 GiB to the disk", speed(self.disk)),
         ]
     }
 }
@@ -109,6 +113,23 @@ fn tcp() -> Outcome<f64> {
         Ok(done) => done.context("probing TCP").map(|()| speed),
         Err(panic) => std::panic::resume_unwind(panic),
     }
+}
+
+/// Writes 4 GiB, made durable every 64 MiB as a segment of the log is. GB/s.
+fn disk(scratch: &Path) -> Outcome<f64> {
+    let path = scratch.join("probe");
+    let mut file = File::create(&path).context("probing the disk")?;
+    let bytes = vec![1u8; 1 << 20];
+    let begun = Instant::now();
+    for mib in 1..=4096 {
+        file.write_all(&bytes).context("probing the disk")?;
+        if mib % 64 == 0 {
+            file.sync_data().context("probing the disk")?;
+        }
+    }
+    let speed = 4096.0 * MIB / begun.elapsed().as_secs_f64() / 1e9;
+    fs::remove_file(&path).context("probing the disk")?;
+    Ok(speed)
 }
 
 /// Median time of an append and its fdatasync, in seconds.

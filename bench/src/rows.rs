@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::data::{VALUE, Values};
 use crate::error::{BenchError, Outcome};
-use crate::load::{Load, quantile};
+use crate::load::{Load, Written, quantile};
 use crate::node::Node;
 use crate::pair::{Class, PATIENCE, Pair, Programs, System};
 use crate::probe::Probe;
@@ -206,7 +206,8 @@ impl Bench {
         Ok(())
     }
 
-    /// A replica without data, beside writes that go on.
+    /// A replica without data, beside writes that go on. What is timed is timed alone: a look at a process's memory holds
+    /// up whatever it does meanwhile.
     pub fn full_sync(&mut self) -> Outcome<()> {
         eprintln!("full sync");
         for round in 0..self.plan.rounds {
@@ -215,11 +216,22 @@ impl Bench {
                 self.one_full_sync(system)?;
             }
         }
+        eprintln!("memory for a full sync");
+        for _ in 0..self.plan.rounds {
+            for (system, memory) in self.side_by_side(|system| self.memory_of_full_sync(system))? {
+                let reach = || Reach::Below(64.0);
+                for (what, mib) in ["master", "replica"].into_iter().zip(memory) {
+                    let what = format!("memory for a full sync, {what}");
+                    self.table.add(&what, MEMORY, reach(), system, mib);
+                }
+            }
+        }
         Ok(())
     }
 
-    fn one_full_sync(&mut self, system: System) -> Outcome<()> {
-        let mut pair = Pair::alone(system, Class::NoLog, &self.programs)?;
+    /// A master that holds as much as a full sync copies, and how it is written to meanwhile.
+    fn filled(&self, system: System) -> Outcome<(Pair, Load<'_>)> {
+        let pair = Pair::alone(system, Class::NoLog, &self.programs)?;
         let load = Load {
             keys: self.plan.full / VALUE as u64,
             connections: 4,
@@ -227,35 +239,17 @@ impl Bench {
             ..self.load()
         };
         load.fill(|| pair.master.connect())?;
-        let before = pair.master.memory();
+        Ok((pair, load))
+    }
+
+    fn one_full_sync(&mut self, system: System) -> Outcome<()> {
+        let (mut pair, load) = self.filled(system)?;
         let address = pair.upstream();
         pair.start_replica(&address)?;
         let begun = Instant::now();
-        let (stop, peaks) = (
-            AtomicBool::new(false),
-            [AtomicU64::new(0), AtomicU64::new(0)],
-        );
-        let (took, written) = thread::scope(|scope| {
-            let own = &pair;
-            let writing = scope.spawn(|| load.run(|| own.master.connect(), &stop));
-            let watching = || {
-                while !stop.load(Ordering::Relaxed) {
-                    for (peak, server) in peaks.iter().zip([&own.master, &own.replica]) {
-                        peak.fetch_max(server.memory(), Ordering::Relaxed);
-                    }
-                    thread::sleep(Duration::from_millis(20));
-                }
-            };
-            scope.spawn(watching);
-            let took = until_current(own, begun);
-            stop.store(true, Ordering::Relaxed);
-            match writing.join() {
-                Ok(written) => Ok((took?, written?)),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })?;
+        let stop = AtomicBool::new(false);
+        let (took, written) = beside_writes(&pair, &load, &stop, || until_current(&pair, begun))?;
         pair.converge()?;
-        let after = pair.replica.memory();
         let gib = self.plan.full as f64 / (1 << 30) as f64;
         let table = &mut self.table;
         let what = format!("full sync of {gib:.2} GiB to serving and current");
@@ -275,14 +269,36 @@ impl Bench {
             system,
             written.quantile(1.0),
         );
-        let [master, replica] = peaks.map(|peak| peak.into_inner() as f64 / MIB);
-        let what = "memory for a full sync, master";
-        let more = (master - before as f64 / MIB).max(0.0);
-        table.add(what, MEMORY, Reach::Below(64.0), system, more);
-        let what = "memory for a full sync, replica";
-        let more = (replica - after as f64 / MIB).max(0.0);
-        table.add(what, MEMORY, Reach::Below(64.0), system, more);
         pair.finish()
+    }
+
+    /// What master and replica hold at most, in MiB, beyond what the one holds before and the other after it.
+    fn memory_of_full_sync(&self, system: System) -> Outcome<[f64; 2]> {
+        let (mut pair, load) = self.filled(system)?;
+        let before = pair.master.memory();
+        let address = pair.upstream();
+        pair.start_replica(&address)?;
+        let begun = Instant::now();
+        let stop = AtomicBool::new(false);
+        let peaks = [AtomicU64::new(0), AtomicU64::new(0)];
+        thread::scope(|scope| {
+            let watching = || {
+                while !stop.load(Ordering::Relaxed) {
+                    for (peak, server) in peaks.iter().zip([&pair.master, &pair.replica]) {
+                        peak.fetch_max(server.memory(), Ordering::Relaxed);
+                    }
+                    thread::sleep(Duration::from_millis(20));
+                }
+            };
+            scope.spawn(watching);
+            beside_writes(&pair, &load, &stop, || until_current(&pair, begun))
+        })?;
+        pair.converge()?;
+        let usual = [before, pair.replica.memory()];
+        let [master, replica] = peaks;
+        let most = [master.into_inner(), replica.into_inner()];
+        pair.finish()?;
+        Ok([0, 1].map(|n| most[n].saturating_sub(usual[n]) as f64 / MIB))
     }
 
     /// What is sent again after a cut of the line, and what a replica that stands still costs its master. Nothing of it is
@@ -421,6 +437,24 @@ impl Bench {
             joined.collect()
         })
     }
+}
+
+/// Does something while the master is written to, and says what was written.
+fn beside_writes<T>(
+    pair: &Pair,
+    load: &Load<'_>,
+    stop: &AtomicBool,
+    what: impl FnOnce() -> Outcome<T>,
+) -> Outcome<(T, Written)> {
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| load.run(|| pair.master.connect(), stop));
+        let done = what();
+        stop.store(true, Ordering::Relaxed);
+        match writing.join() {
+            Ok(written) => Ok((done?, written?)),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 /// Marks the master and waits for the replica to show it, again and again for so long.
