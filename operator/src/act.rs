@@ -247,6 +247,7 @@ async fn carry_out(
             to: peer,
             epoch,
             concern,
+            recorded,
             deadline_ms,
         } => {
             let command = Members {
@@ -254,6 +255,7 @@ async fn carry_out(
                 epoch: *epoch,
                 members: concern.members.iter().copied().collect(),
                 acks: concern.acks,
+                recorded: recorded.into(),
                 deadline_ms: *deadline_ms,
             };
             let outcome = said("members", peer, node(to, peer).members(&command).await).map(drop);

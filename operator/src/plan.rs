@@ -25,6 +25,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use uuid::Uuid;
 use vectorizer_api::concern::Concern;
+use vectorizer_api::control::State;
 use vectorizer_api::lease::Grant;
 use vectorizer_api::position::Position;
 
@@ -199,6 +200,8 @@ pub enum Step {
         epoch: u64,
         /// What is wanted.
         concern: Concern,
+        /// What is on record.
+        recorded: Concern,
         /// How long it may take, in ms.
         deadline_ms: u64,
     },
@@ -398,6 +401,29 @@ impl<'w> Draft<'w> {
         });
     }
 
+    /// Who calls itself master. Two may for a moment: the later one knows.
+    fn acting_master(&self) -> Option<&State> {
+        let masters = self.world.members.iter().filter(|m| m.is_master());
+        masters
+            .filter_map(Member::state)
+            .max_by_key(|s| s.master_epoch)
+    }
+
+    /// What no failover may give up while no acknowledgements are asked for, from the Lease or as it was remembered.
+    fn secured(&self) -> Position {
+        if let Some(grant) = self.world.lease.grant() {
+            return grant.secured;
+        }
+        let Some(recorded) = &self.memory.write_concern else {
+            return Position::ZERO;
+        };
+        let secured = recorded.secured.as_ref().and_then(|s| s.parse().ok());
+        // The number may have been lowered since that was read: everything that a master has may have been answered.
+        let end = self.acting_master().filter(|_| recorded.acks > 0);
+        let end = end.map(|master| master.position);
+        secured.max(end).unwrap_or(Position::ZERO)
+    }
+
     fn now(&self) -> Timestamp {
         self.world.now
     }
@@ -412,10 +438,7 @@ impl<'w> Draft<'w> {
         if let Some(grant) = self.world.lease.grant() {
             return grant.concern.clone();
         }
-        // Two may call themselves master for a moment: the later one knows.
-        let masters = self.world.members.iter().filter(|m| m.is_master());
-        let master = masters.max_by_key(|m| m.state().map_or(0, |s| s.master_epoch));
-        match master.and_then(Member::state) {
+        match self.acting_master() {
             Some(state) => Concern {
                 members: state.members.iter().copied().collect(),
                 acks: state.acks,

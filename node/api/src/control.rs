@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use vectorizer_replication::concern::Concern;
 use vectorizer_replication::position::{Chain, History, Position};
 
 use crate::replication::Role;
@@ -157,8 +158,39 @@ pub struct Members {
     pub members: Vec<Uuid>,
     /// At most as many as there are members besides the master.
     pub acks: u32,
+    /// What is on record: a command that comes late, when something else is, changes nothing.
+    pub recorded: Recorded,
     /// How long it may take until what is in the log has been acknowledged that way, in ms.
     pub deadline_ms: u64,
+}
+
+/// Members and acknowledgements that the Lease records.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Recorded {
+    /// Node ids; none until they were recorded for the first time.
+    pub members: Vec<Uuid>,
+    /// Replicas that must hold a write besides the master.
+    pub acks: u32,
+}
+
+impl From<&Concern> for Recorded {
+    fn from(concern: &Concern) -> Self {
+        Recorded {
+            members: concern.members.iter().copied().collect(),
+            acks: concern.acks,
+        }
+    }
+}
+
+impl From<Recorded> for Concern {
+    fn from(recorded: Recorded) -> Self {
+        Concern {
+            members: recorded.members.into_iter().collect(),
+            acks: recorded.acks,
+        }
+    }
 }
 
 /// Answer of every command: the state after it.

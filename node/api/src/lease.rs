@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 use vectorizer_replication::concern::Concern;
+use vectorizer_replication::position::Position;
 
 /// Annotation: durable identity of the holder, or empty when the Lease is vacant.
 pub const NODE_ID: &str = "vectorizer.hivellm.io/node-id";
@@ -23,6 +24,8 @@ pub const CLUSTER: &str = "vectorizer.hivellm.io/cluster";
 pub const MEMBERS: &str = "vectorizer.hivellm.io/members";
 /// Annotation: replicas that must hold a write before it is answered.
 pub const ACKS: &str = "vectorizer.hivellm.io/acks";
+/// Annotation: the last position, `<epoch>.<offset>`, that may have been answered while replicas had to hold it.
+pub const SECURED: &str = "vectorizer.hivellm.io/secured";
 
 /// How often a master renews, in ms.
 pub const RENEW_EVERY_MS: u64 = 2_000;
@@ -42,6 +45,9 @@ pub struct Grant {
     pub holder: Option<Holder>,
     /// Who belongs to the cluster, and how many replicas must hold a write before it is answered.
     pub concern: Concern,
+    /// Up to where writes may have been answered while replicas had to hold them, as of the last change of `concern`:
+    /// while it asks for none, no failover goes without that.
+    pub secured: Position,
 }
 
 /// Who holds it.
@@ -85,6 +91,8 @@ impl Grant {
             epoch: field(annotations, EPOCH, "a whole number")?,
             holder,
             concern: concern(annotations)?,
+            // Absent from before it was recorded.
+            secured: optional(annotations, SECURED, "a position such as 3.1500")?,
         })
     }
 
@@ -97,6 +105,7 @@ impl Grant {
             (EPOCH.to_owned(), self.epoch.to_string()),
             (ACKS.to_owned(), self.concern.acks.to_string()),
             (MEMBERS.to_owned(), members.join(",")),
+            (SECURED.to_owned(), self.secured.to_string()),
             (
                 NODE_ID.to_owned(),
                 holder.map(|h| h.node_id.to_string()).unwrap_or_default(),
@@ -106,6 +115,13 @@ impl Grant {
                 holder.map(|h| h.boot_id.to_string()).unwrap_or_default(),
             ),
         ])
+    }
+
+    /// Other members and acknowledgements, as the master records them, and up to where writes may have been answered
+    /// so far while replicas had to hold them.
+    pub fn record(&mut self, concern: Concern, secured: Position) {
+        self.concern = concern;
+        self.secured = self.secured.max(secured);
     }
 
     /// `spec.holderIdentity`; empty when vacant.
@@ -119,10 +135,7 @@ impl Grant {
 
 /// A Lease without these annotations is one from before a write concern was asked for.
 fn concern(annotations: &BTreeMap<String, String>) -> Result<Concern, GrantError> {
-    let acks = match annotations.get(ACKS) {
-        None => 0,
-        Some(_) => field(annotations, ACKS, "a whole number")?,
-    };
+    let acks = optional(annotations, ACKS, "a whole number")?;
     let text = annotations.get(MEMBERS).map_or("", String::as_str);
     let ids = text.split(',').filter(|id| !id.is_empty());
     let members: Result<BTreeSet<Uuid>, _> = ids.map(str::parse).collect();
@@ -141,6 +154,17 @@ fn concern(annotations: &BTreeMap<String, String>) -> Result<Concern, GrantError
         });
     }
     Ok(concern)
+}
+
+fn optional<T: std::str::FromStr + Default>(
+    annotations: &BTreeMap<String, String>,
+    key: &'static str,
+    expected: &'static str,
+) -> Result<T, GrantError> {
+    match annotations.get(key) {
+        None => Ok(T::default()),
+        Some(_) => field(annotations, key, expected),
+    }
 }
 
 fn field<T: std::str::FromStr>(
@@ -173,6 +197,7 @@ mod tests {
                 members: [2, 4, 5].map(Uuid::from_u128).into(),
                 acks: 1,
             },
+            secured: Position::new(6, 42),
         }
     }
 
@@ -220,6 +245,7 @@ mod tests {
             (ACKS, Some("one"), "a whole number"),
             (ACKS, Some("3"), "less than the number of members"),
             (MEMBERS, Some("a,b"), "UUIDs, separated by commas"),
+            (SECURED, Some("6:42"), "a position such as 3.1500"),
         ] {
             let mut annotations = granted().annotations();
             match value {
@@ -240,8 +266,12 @@ mod tests {
         let mut annotations = granted().annotations();
         annotations.remove(ACKS);
         annotations.remove(MEMBERS);
+        annotations.remove(SECURED);
         let read = Grant::parse(Some("vc-master-0"), &annotations).unwrap();
-        assert_eq!(read.concern, Concern::default());
+        assert_eq!(
+            (read.concern, read.secured),
+            (Concern::default(), Position::ZERO)
+        );
     }
 
     #[test]

@@ -38,6 +38,10 @@ pub(crate) enum Breakage {
     LeadByNonMember,
     /// A failover is content with one member less than hold every acknowledged write.
     FenceOneTooFew,
+    /// What replicas were waited for is not recorded when fewer acknowledgements are.
+    RecordUnsecured,
+    /// A failover that waits for no member takes whoever answers.
+    ElectUnsecured,
     /// Whoever asks is fed, without a window.
     UnboundedWindow,
     /// What was taken over of the log is not looked at: every reconnect is a full sync.
@@ -49,12 +53,14 @@ pub(crate) enum Breakage {
 #[cfg(test)]
 impl Breakage {
     /// Every defect.
-    pub(crate) const ALL: [Breakage; 19] = [
+    pub(crate) const ALL: [Breakage; 21] = [
         Breakage::LeadByNonMember,
         Breakage::RecordUncovered,
         Breakage::CoverOldEpochs,
         Breakage::FenceOneTooFew,
         Breakage::CountOneAckForAll,
+        Breakage::RecordUnsecured,
+        Breakage::ElectUnsecured,
         Breakage::StampCurrentOffset,
         Breakage::DemotedKeepsFeeding,
         Breakage::CountDeadReplicas,
@@ -80,8 +86,8 @@ impl Breakage {
             }
             Breakage::RecordUncovered | Breakage::CoverOldEpochs => "sim/members.rs",
             Breakage::FenceOneTooFew => "sim/settle.rs",
-            Breakage::LeadByNonMember => "sim/plan.rs",
-            Breakage::CountOneAckForAll => "concern.rs",
+            Breakage::LeadByNonMember | Breakage::ElectUnsecured => "sim/plan.rs",
+            Breakage::CountOneAckForAll | Breakage::RecordUnsecured => "concern.rs",
             Breakage::AckBeforeAppend | Breakage::SnapshotExactTooEarly => "replica.rs",
             Breakage::UnboundedWindow => "master.rs",
             Breakage::CountDeadReplicas => "roster.rs",

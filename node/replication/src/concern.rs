@@ -10,6 +10,10 @@
 //! | a member is added, `acks` is lowered | recorded first, then used |
 //! | a member is removed, `acks` is raised | used first; recorded once everything so far is covered that way |
 //!
+//! Once `acks` is lowered to 0, one node is enough for a failover, and it may be one that was not there when a write was
+//! answered before. So the record keeps the last position that may have been answered by then
+//! ([`Membership::secured`]), and no failover gives that up.
+//!
 //! Recording is a compare-and-swap of the Lease by the master, in its own epoch. Without Kubernetes there is no Lease:
 //! every replica that is fed counts, and nothing is recorded.
 
@@ -20,6 +24,7 @@ use uuid::Uuid;
 
 use crate::breakage::{self, Breakage};
 use crate::message::Ack;
+use crate::position::{History, Position};
 
 /// What an acknowledgement says.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
@@ -54,7 +59,7 @@ pub struct Concern {
 impl Concern {
     /// How many of the members a failover has to fence, so that one of them holds every write that was answered.
     ///
-    /// With `acks` of 0 it is 1: nothing is promised of writes, but somebody has to be there.
+    /// With `acks` of 0 it is 1: nothing is promised of writes from then on, but somebody has to be there.
     pub fn quorum(&self) -> usize {
         let acks = usize::try_from(self.acks).unwrap_or(usize::MAX);
         if acks == 0 {
@@ -99,6 +104,12 @@ pub struct Membership {
     own: Uuid,
     recorded: Concern,
     in_use: Concern,
+    /// Whether earlier epochs may have answered writes that replicas had to hold.
+    inherits: bool,
+    /// Last position that was answered in this epoch, or said to be covered, while replicas had to hold it.
+    answered: Position,
+    /// On the way to a record that asks for fewer acknowledgements: only these are promised any more.
+    lowering: Option<u32>,
 }
 
 impl Membership {
@@ -107,8 +118,48 @@ impl Membership {
         Membership {
             own,
             in_use: recorded.clone(),
+            inherits: recorded.acks > 0,
+            answered: Position::ZERO,
+            lowering: None,
             recorded,
         }
+    }
+
+    /// As many replicas as are asked for hold everything up to `position`, and somebody is told so: a client whose write
+    /// is answered, or replicas that give it up no more. Also while the record is behind what is in use, as it may say
+    /// more than this node has heard.
+    pub fn answer(&mut self, position: Position) {
+        if !breakage::on(Breakage::RecordUnsecured) {
+            self.answered = self.answered.max(position);
+        }
+    }
+
+    /// Acknowledgements of the record that is under way, if that asks for fewer: no more are promised from here on.
+    pub fn lowering(&self) -> Option<u32> {
+        self.lowering
+    }
+
+    /// Whether failovers keep to nothing, as far as this node knows or has asked for.
+    pub fn promises_nothing(&self) -> bool {
+        self.lowering.unwrap_or(self.recorded.acks) == 0
+    }
+
+    /// Up to where writes may have been answered while replicas had to hold them: what goes on record beside the next
+    /// concern. `history` is this node's, its own epoch the last in it.
+    ///
+    /// Of earlier epochs it is not known what was answered: everything before this one may have been.
+    pub fn secured(&self, history: &History) -> Position {
+        let before = history.last_first_offset().saturating_sub(1);
+        let inherited = Position {
+            epoch: history.epoch_at(before),
+            offset: before,
+        };
+        let inherited = if self.inherits {
+            inherited
+        } else {
+            Position::ZERO
+        };
+        inherited.max(self.answered)
     }
 
     /// What decides when a write is answered.
@@ -133,13 +184,14 @@ impl Membership {
             return Err(ConcernError::TooMany { acks, replicas });
         }
         if self.recorded == *wish {
-            self.in_use = self.recorded.clone();
+            self.given_up();
             return Ok(Change::Done);
         }
         let first = Concern {
             members: &self.recorded.members | &wish.members,
             acks: self.recorded.acks.min(wish.acks),
         };
+        self.lowering = (first.acks < self.recorded.acks).then_some(first.acks);
         if first != self.recorded {
             // More acknowledgements are used at once: a member that is on the way in does not make them fewer meanwhile.
             self.in_use = Concern {
@@ -156,6 +208,7 @@ impl Membership {
     ///
     /// What is in use follows with the next step: see [`Self::towards`].
     pub fn recorded(&mut self, concern: Concern) {
+        self.lowering = None;
         self.recorded = concern;
     }
 
@@ -164,6 +217,7 @@ impl Membership {
     /// When that is not known — an answer was lost — this must wait: what is in use holds for either.
     pub fn given_up(&mut self) {
         self.in_use = self.recorded.clone();
+        self.lowering = None;
     }
 
     /// Whether a replica's acknowledgements count.
@@ -275,6 +329,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::position::{Chain, EpochStart};
 
     fn id(n: u128) -> Uuid {
         Uuid::from_u128(n)
@@ -348,6 +403,44 @@ mod tests {
         own.recorded(fewer.clone());
         assert_eq!(own.towards(&fewer), Ok(Change::Done));
         assert_eq!(own.in_use().acks, 0);
+    }
+
+    fn history(epochs: &[(u64, u64)]) -> History {
+        let start = |(epoch, first_offset): &(u64, u64)| EpochStart {
+            epoch: *epoch,
+            first_offset: *first_offset,
+            chain: Chain::default(),
+        };
+        History::new(epochs.iter().map(start).collect()).unwrap()
+    }
+
+    #[test]
+    fn what_was_answered_before_fewer_acknowledgements_is_secured_and_what_comes_after_promises_less()
+     {
+        let history = history(&[(1, 1), (4, 10)]);
+        let own = membership(&[1, 2, 3], 0);
+        assert_eq!(
+            own.secured(&history),
+            Position::ZERO,
+            "nobody was waited for"
+        );
+        let mut own = membership(&[1, 2, 3], 1);
+        assert_eq!(
+            own.secured(&history),
+            Position::new(1, 9),
+            "earlier epochs may have answered all that they left"
+        );
+        own.answer(Position::new(4, 12));
+        own.answer(Position::new(4, 11));
+        assert_eq!(own.secured(&history), Position::new(4, 12));
+        assert!(!own.promises_nothing());
+        let none = concern(&[1, 2, 3], 0);
+        assert_eq!(own.towards(&none), Ok(Change::Record(none)));
+        assert_eq!((own.in_use().acks, own.lowering()), (1, Some(0)));
+        assert!(own.promises_nothing());
+        // Somebody else changed the Lease: what is on record holds.
+        own.given_up();
+        assert_eq!((own.in_use().acks, own.lowering()), (1, None));
     }
 
     #[test]

@@ -139,9 +139,10 @@ pub(super) async fn members(From(api): From<Api>, Input(wish): Input<Members>) -
         return Err(Refusal::invalid("acks", message));
     }
     let deadline = Duration::from_millis(wish.deadline_ms).min(LONGEST_CHANGE);
+    let recorded = wish.recorded.into();
     let changed = api.leadership.change_members(
         wish.epoch,
-        &concern,
+        (&recorded, &concern),
         &api.writer,
         &api.replicas,
         &api.pulse,

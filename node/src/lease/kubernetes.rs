@@ -14,6 +14,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 use vectorizer_api::lease::{Grant, GrantError, Holder, PERMIT_MS, RENEW_EVERY_MS};
 use vectorizer_replication::concern::Concern;
+use vectorizer_replication::position::Position;
 
 use super::{Permit, boot_time_ms};
 
@@ -104,13 +105,18 @@ impl KubernetesLease {
         Ok(concern)
     }
 
-    /// Records other members and acknowledgements, as the master in `epoch`. After an error other than
-    /// [`LeaseError::Conflict`] it may have been done: [`Self::confirm`] tells.
-    pub async fn record(&self, epoch: u64, concern: &Concern) -> Result<(), LeaseError> {
+    /// Records other members and acknowledgements, as the master in `epoch`, and what was answered before them. After an
+    /// error other than [`LeaseError::Conflict`] it may have been done: [`Self::confirm`] tells.
+    pub async fn record(
+        &self,
+        epoch: u64,
+        concern: &Concern,
+        secured: Position,
+    ) -> Result<(), LeaseError> {
         let mut current = self.current.lock().await;
         let mut lease = bounded(self.api.get(&self.name)).await?;
         let mut grant = self.check(&lease, epoch)?;
-        grant.concern = concern.clone();
+        grant.record(concern.clone(), secured);
         annotate(&mut lease, &grant);
         self.replace(&mut current, lease).await
     }
@@ -138,10 +144,9 @@ impl KubernetesLease {
             return Ok(None);
         }
         let next = Grant {
-            cluster,
             epoch: grant.epoch + 1,
             holder: Some(self.identity.clone()),
-            concern: grant.concern,
+            ..grant
         };
         let spec = lease.spec.get_or_insert_default();
         spec.holder_identity = Some(next.holder_identity());

@@ -67,14 +67,15 @@ impl Leadership {
         Ok(())
     }
 
-    /// Brings members and acknowledgements to `wish`, in the order that keeps every answered write in every quorum.
+    /// Brings members and acknowledgements to `wish`, in the order that keeps every answered write in every quorum. A
+    /// wish of somebody who knew something else to be on record is refused: it is from before.
     ///
     /// Answered when it is on record. After an error it is as it was before, or stricter: what is in use then holds for
     /// what was on record and for the wish, until the next attempt clears that up.
     pub async fn change_members(
         &self,
         epoch: u64,
-        wish: &Concern,
+        (known, wish): (&Concern, &Concern),
         writer: &WriterHandle,
         replicas: &ReplicaTable,
         pulse: &AtomicU64,
@@ -93,6 +94,10 @@ impl Leadership {
             .confirm(epoch)
             .await
             .map_err(|e| unconfirmed(epoch, &e))?;
+        if recorded != *known && recorded != *wish {
+            let message = "something else is on record by now: read the lease again";
+            return Err(ApiError::new(ErrorCode::Conflict, message));
+        }
         let not_here = || ApiError::new(ErrorCode::Conflict, "this node is no longer the master");
         let settle = |m: &mut Membership| {
             if *m.on_record() != recorded {
@@ -101,8 +106,10 @@ impl Leadership {
         };
         replicas.with_membership(settle).ok_or_else(not_here)?;
         loop {
-            let next = replicas
-                .with_membership(|m| m.towards(wish))
+            let history = writer.state().borrow().history.clone();
+            // Together: what is answered from here on is held to what is wished for.
+            let (next, secured) = replicas
+                .with_membership(|m| (m.towards(wish), m.secured(&history)))
                 .ok_or_else(not_here)?;
             let next = next.map_err(|e| ApiError::new(ErrorCode::Conflict, e.to_string()))?;
             let concern = match next {
@@ -122,7 +129,7 @@ impl Leadership {
                 replicas.with_membership(Membership::given_up);
                 return Err(error);
             }
-            match lease.record(epoch, &concern).await {
+            match lease.record(epoch, &concern, secured).await {
                 Ok(()) => replicas.with_membership(|m| m.recorded(concern)),
                 Err(error @ LeaseError::Conflict) => {
                     replicas.with_membership(Membership::given_up);

@@ -11,6 +11,7 @@ use vectorizer_api::replication::{Replica, ReplicaStatus};
 use vectorizer_replication::concern::{Concern, Coverage, Level, Membership, Waiting};
 use vectorizer_replication::master::Peer;
 use vectorizer_replication::message::Ack;
+use vectorizer_replication::position::Position;
 use vectorizer_replication::roster::{Forgotten, Health, Roster, SessionNumber, View};
 
 use super::clock;
@@ -38,7 +39,10 @@ struct Quorum {
     level: Level,
     /// First offset of the epoch: nothing counts as covered before its own first record is.
     first_offset: u64,
-    waiting: Waiting<oneshot::Sender<()>>,
+    /// The epoch that it is of.
+    epoch: u64,
+    /// Offsets, and who is told.
+    waiting: Waiting<(u64, oneshot::Sender<()>)>,
     /// What was said to be acknowledged last by [`ReplicaTable::settle`].
     settled: Option<Settled>,
     /// As many replicas as are waited for have been in sync at once, in this epoch.
@@ -60,6 +64,14 @@ impl Quorum {
             // The configuration holds until something is recorded: no write of a new cluster comes away with less.
             Some(own) if own.on_record().members.is_empty() => own.in_use().acks.max(self.least),
             Some(own) => own.in_use().acks,
+        }
+    }
+
+    /// Somebody is told that as many replicas as are asked for hold everything up to `offset`.
+    fn answer(&mut self, offset: u64) {
+        let epoch = self.epoch;
+        if let Some(membership) = &mut self.membership {
+            membership.answer(Position { epoch, offset });
         }
     }
 
@@ -172,18 +184,15 @@ impl ReplicaTable {
     /// until the epoch's own first record is covered.
     pub fn covered(&self) -> u64 {
         let roster = self.roster.lock();
-        let quorum = self.quorum.lock();
-        let covered = quorum.coverage(&roster).at(quorum.acks()).unwrap_or(0);
-        // A number in use that is not on record yet: a failover knows nothing of it, and may give up what it covers.
-        let unrecorded = quorum
-            .membership
-            .as_ref()
-            .is_some_and(|m| m.on_record().acks == 0);
-        if unrecorded || covered < quorum.first_offset {
-            0
-        } else {
-            covered
+        let mut quorum = self.quorum.lock();
+        let offset = quorum.coverage(&roster).at(quorum.acks()).unwrap_or(0);
+        // A number in use that is not on record, or will not be: a failover may give up what it covers.
+        let membership = quorum.membership.as_ref();
+        if membership.is_some_and(Membership::promises_nothing) || offset < quorum.first_offset {
+            return 0;
         }
+        quorum.answer(offset);
+        offset
     }
 
     /// Answers once `acks` replicas, and as many as the cluster asks for, have acknowledged `offset`, as long as this node
@@ -194,7 +203,7 @@ impl ReplicaTable {
         if *own == epoch {
             let mut quorum = self.quorum.lock();
             // Who asked and went away need not be kept.
-            quorum.waiting.retain(|waiter| !waiter.is_closed());
+            quorum.waiting.retain(|(_, waiter)| !waiter.is_closed());
             let enough = acks.max(quorum.acks());
             let settled = quorum
                 .settled
@@ -204,7 +213,7 @@ impl ReplicaTable {
                 let _ = sender.send(());
                 return receiver;
             }
-            quorum.waiting.push(acks, offset, sender);
+            quorum.waiting.push(acks, offset, (offset, sender));
             drop(quorum);
             self.acknowledge();
         }
@@ -251,7 +260,10 @@ impl ReplicaTable {
         let acks = quorum.acks();
         let enough = usize::try_from(acks).is_ok_and(|acks| coverage.in_sync() >= acks);
         quorum.gathered |= enough;
-        for waiter in quorum.waiting.take_covered(&coverage, acks) {
+        for (offset, waiter) in quorum.waiting.take_covered(&coverage, acks) {
+            if acks > 0 {
+                quorum.answer(offset);
+            }
             // Who asked may have gone.
             let _ = waiter.send(());
         }
@@ -283,6 +295,7 @@ impl ReplicaTable {
             let mut quorum = self.quorum.lock();
             quorum.waiting.take_all();
             quorum.first_offset = first_offset;
+            quorum.epoch = epoch;
             quorum.gathered = false;
         }
         drop(own);
@@ -409,17 +422,22 @@ fn split(address: &str) -> (String, u16) {
 
 #[cfg(test)]
 mod tests {
+    use vectorizer_replication::position::History;
+
     use super::*;
 
-    #[test]
-    fn a_replica_is_listed_under_its_advertised_address_or_its_connection_s() {
-        let table = ReplicaTable::default();
-        let peer = |id, advertised: Option<&str>| Peer {
+    fn peer(id: u128, advertised: Option<&str>) -> Peer {
+        Peer {
             node_id: Uuid::from_u128(id),
             boot_id: Uuid::nil(),
             name: "r".to_owned(),
             advertised: advertised.map(str::to_owned),
-        };
+        }
+    }
+
+    #[test]
+    fn a_replica_is_listed_under_its_advertised_address_or_its_connection_s() {
+        let table = ReplicaTable::default();
         table.enter(1, 1);
         table.appended(10);
         let join = |peer| {
@@ -445,16 +463,47 @@ mod tests {
     }
 
     #[test]
+    fn what_is_answered_once_replicas_hold_it_is_known_to_the_membership_before_anybody_is_told() {
+        let table = ReplicaTable::default();
+        let [own, other] = [1, 2].map(Uuid::from_u128);
+        let members = [own, other].into();
+        table.set_granted(own, Concern { members, acks: 1 });
+        table.enter(3, 1);
+        let seat = table.join(
+            (3, 1),
+            peer(2, None),
+            "h:1".to_owned(),
+            false,
+            Ack::default(),
+        );
+        let answered = || {
+            let secured = table.with_membership(|m| m.secured(&History::default()));
+            secured.unwrap()
+        };
+        let mut first = table.acknowledged(3, 7, 0);
+        let mut second = table.acknowledged(3, 9, 0);
+        assert_eq!(answered(), Position::ZERO);
+        // More than was asked for is not known to have been answered.
+        seat.acked(Ack {
+            durable: 8,
+            ..Ack::default()
+        });
+        assert_eq!(first.try_recv(), Ok(()));
+        assert!(second.try_recv().is_err());
+        assert_eq!(answered(), Position::new(3, 7));
+    }
+
+    #[test]
     fn whoever_joins_before_the_role_is_noticed_elsewhere_stays_listed() {
         let table = ReplicaTable::default();
-        let peer = Peer {
-            node_id: Uuid::from_u128(1),
-            boot_id: Uuid::nil(),
-            name: "r".to_owned(),
-            advertised: None,
-        };
         table.enter(1, 1);
-        let seat = table.join((2, 11), peer, "h:1".to_owned(), false, Ack::default());
+        let seat = table.join(
+            (2, 11),
+            peer(1, None),
+            "h:1".to_owned(),
+            false,
+            Ack::default(),
+        );
         table.leave(1);
         table.enter(2, 11);
         seat.acked(Ack {

@@ -21,6 +21,7 @@ fn grant(epoch: u64, pod: &str) -> Grant {
     Grant {
         cluster: CLUSTER,
         concern: Concern::default(),
+        secured: Position::ZERO,
         epoch,
         holder: Some(Holder {
             pod: pod.into(),
@@ -233,6 +234,7 @@ async fn a_renewal_in_between_ends_a_vacancy_by_version() {
     let vacant = Grant {
         cluster: CLUSTER,
         concern: Concern::default(),
+        secured: Position::ZERO,
         epoch: 2,
         holder: None,
     };

@@ -9,6 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use vectorizer_api::concern::Concern;
+use vectorizer_api::lease::Grant;
+use vectorizer_api::position::Position;
 
 use super::PromoteMode;
 
@@ -329,13 +331,19 @@ pub struct RecordedConcern {
     pub members: Vec<Uuid>,
     /// Replicas that must hold a write besides the master.
     pub acks: u32,
+    /// Position (`<epoch>.<offset>`) up to which writes may have been acknowledged while replicas had to hold them, as of
+    /// the last change. While `acks` is 0, no failover goes without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 41))]
+    pub secured: Option<String>,
 }
 
-impl From<&Concern> for RecordedConcern {
-    fn from(concern: &Concern) -> Self {
+impl From<&Grant> for RecordedConcern {
+    fn from(grant: &Grant) -> Self {
         RecordedConcern {
-            members: concern.members.iter().copied().collect(),
-            acks: concern.acks,
+            members: grant.concern.members.iter().copied().collect(),
+            acks: grant.concern.acks,
+            secured: (grant.secured > Position::ZERO).then(|| grant.secured.to_string()),
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use vectorizer_api::concern::Concern;
+use vectorizer_api::position::Position;
 
 use super::{Draft, Severity, Step};
 use crate::names::reason;
@@ -17,8 +18,8 @@ const DEADLINE_MS: u64 = 5_000;
 /// Keeps what the Lease says, in case that somebody deletes it.
 pub(super) fn remember(draft: &mut Draft<'_>) {
     if let Some(grant) = draft.world.lease.grant() {
-        let asked = grant.concern != Concern::default();
-        draft.memory.write_concern = asked.then(|| (&grant.concern).into());
+        let asked = grant.concern != Concern::default() || grant.secured > Position::ZERO;
+        draft.memory.write_concern = asked.then(|| grant.into());
     }
 }
 
@@ -74,6 +75,7 @@ pub(super) fn settle(draft: &mut Draft<'_>) {
             to,
             epoch: state.master_epoch,
             concern,
+            recorded: record.clone(),
             deadline_ms: DEADLINE_MS,
         });
     }
@@ -129,6 +131,12 @@ pub(super) fn quorum(world: &World, concern: &Concern, promised: Option<u64>) ->
         concern.quorum()
     };
     (world.members.iter().filter(counts).count(), needed)
+}
+
+/// Whether a log that ends at `end` has what was acknowledged before the number was lowered to 0. While acknowledgements
+/// are asked for, it is the quorum that has it.
+pub(super) fn has_secured(concern: &Concern, secured: Position, end: Position) -> bool {
+    concern.acks > 0 || end >= secured
 }
 
 /// Whether a node may become the master while acknowledgements are on record: only a member may, as its own disk is one

@@ -9,7 +9,7 @@ use vectorizer_api::lease::{EXPIRE_MS, Grant, Holder};
 use vectorizer_api::position::Position;
 use vectorizer_api::replication::Role;
 
-use super::concern::{may_lead, quorum};
+use super::concern::{has_secured, may_lead, quorum};
 use super::grant::{granted, succeed};
 use super::primary::{give_up, holder_of, known_offset, still_asked_for};
 use super::{At, Draft, Expect, Severity, Step, seconds_since};
@@ -62,7 +62,7 @@ fn begin(draft: &mut Draft<'_>, mut target: TargetStatus) {
         return give_up(draft, target, PromotionResult::Failed, text);
     }
     let concern = draft.recorded_concern();
-    let trouble = match check(world, &target, &concern) {
+    let trouble = match check(world, &target, &concern, draft.secured()) {
         Ok(()) => evidence(world).err(),
         Err(Check::Refused(why)) => return give_up(draft, target, PromotionResult::Refused, why),
         Err(Check::NotYet(why)) => Some(why),
@@ -102,7 +102,12 @@ enum Check {
     NotYet(String),
 }
 
-fn check(world: &World, target: &TargetStatus, concern: &Concern) -> Result<(), Check> {
+fn check(
+    world: &World,
+    target: &TargetStatus,
+    concern: &Concern,
+    secured: Position,
+) -> Result<(), Check> {
     let candidates: Vec<_> = candidates(world, concern).collect();
     let Some((_, best)) = candidates.iter().max_by_key(|(_, position)| *position) else {
         return Err(Check::NotYet("no node that holds data answers".to_owned()));
@@ -110,6 +115,9 @@ fn check(world: &World, target: &TargetStatus, concern: &Concern) -> Result<(), 
     let (answering, needed) = quorum(world, concern, None);
     if answering < needed {
         return Err(Check::NotYet(too_few(concern, answering, needed)));
+    }
+    if !has_secured(concern, secured, *best) {
+        return Err(Check::NotYet(unsecured(secured, *best)));
     }
     if let Some(wanted) = &target.wanted {
         let Some((_, position)) = candidates.iter().find(|(m, _)| m.pod == *wanted) else {
@@ -146,11 +154,18 @@ fn too_few(concern: &Concern, found: usize, needed: usize) -> String {
     )
 }
 
+fn unsecured(secured: Position, best: Position) -> String {
+    format!(
+        "replicas had acknowledged writes up to {secured} before write concern was lowered to 0, and nobody who answers \
+         has more than {best}"
+    )
+}
+
 /// Those who could become the master, and where their logs end.
 fn candidates<'w>(
     world: &'w World,
     concern: &Concern,
-) -> impl DoubleEndedIterator<Item = (&'w Member, Position)> {
+) -> impl DoubleEndedIterator<Item = (&'w Member, Position)> + Clone {
     let may = world.members.iter().filter(|m| may_lead(concern, m));
     may.filter_map(candidate)
 }
@@ -193,12 +208,13 @@ fn vacate(draft: &mut Draft<'_>, mut target: TargetStatus) {
     let Some(cluster) = draft.memory.cluster else {
         return;
     };
-    let concern = draft.recorded_concern();
+    let (concern, secured) = (draft.recorded_concern(), draft.secured());
     let vacant = |epoch| Grant {
         cluster,
         epoch,
         holder: None,
         concern: concern.clone(),
+        secured,
     };
     let expect = match &world.lease {
         LeaseSeen::Missing => Expect::Missing,
@@ -348,6 +364,8 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
         return draft.wait(Severity::Trouble, reason::PROMOTION_WAITS, text);
     }
     let promisers = candidates(world, &grant.concern).filter(|(m, _)| has_promised(m));
+    let furthest = promisers.clone().map(|(_, position)| position).max();
+    let promisers = promisers.filter(|(_, end)| has_secured(&grant.concern, grant.secured, *end));
     // Of those that hold the same: one whose data is sound, one that did not fail to take over before, the one that was
     // asked for, one that stays, the first.
     let sound = |m: &Member| m.state().is_some_and(|s| s.unlike.is_none());
@@ -362,11 +380,11 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
         .rev()
         .max_by_key(|(m, position)| (asynchronous && sound(m), *position, rank(m)));
     let Some((member, position)) = best else {
-        return draft.wait(
-            Severity::Blocked,
-            reason::NO_CANDIDATE,
-            "no node that holds data answers",
+        let text = furthest.map_or_else(
+            || "no node that holds data answers".to_owned(),
+            |furthest| unsecured(grant.secured, furthest),
         );
+        return draft.wait(Severity::Blocked, reason::NO_CANDIDATE, text);
     };
     if let Some(found) = member.state().and_then(|s| s.unlike.as_ref()) {
         let text = format!(
@@ -399,7 +417,7 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
             cluster,
             epoch,
             holder: Some(holder.clone()),
-            concern: grant.concern.clone(),
+            ..grant.clone()
         },
     });
     draft.steps.push(Step::Promote {

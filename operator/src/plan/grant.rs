@@ -73,10 +73,9 @@ pub(super) fn granted(
         draft.steps.push(Step::SetLease {
             expect: Expect::Content(grant.clone()),
             grant: Grant {
-                cluster: grant.cluster,
                 epoch,
                 holder: Some(present.clone()),
-                concern: grant.concern.clone(),
+                ..grant.clone()
             },
         });
     }

@@ -159,12 +159,13 @@ fn restore_lease(draft: &mut Draft<'_>, target: Option<&TargetStatus>) {
 /// What the Lease said last, as far as it can be told.
 fn last_grant(draft: &Draft<'_>, target: Option<&TargetStatus>) -> Option<Grant> {
     let cluster = draft.memory.cluster?;
-    let concern = draft.recorded_concern();
+    let (concern, secured) = (draft.recorded_concern(), draft.secured());
     let grant = |epoch, holder| Grant {
         cluster,
         epoch,
         holder,
         concern: concern.clone(),
+        secured,
     };
     let members = draft.world.members.iter().filter(|m| m.is_master());
     let writing = members.filter_map(|m| Some((m.state()?.master_epoch, m)));

@@ -163,6 +163,7 @@ fn initialize(draft: &mut Draft<'_>, first: &str) {
             epoch,
             holder: Some(holder.clone()),
             concern: draft.recorded_concern(),
+            secured: draft.secured(),
         },
     });
     if let Some(to) = draft.peer(member) {

@@ -77,15 +77,12 @@ pub(super) fn status(draft: &Draft<'_>) -> ClusterStatus {
     };
     status.phase = facts.phase();
     let mut old = world.status.conditions.clone();
-    if facts.synchronous().is_none() {
+    let told = facts.conditions();
+    let said = |of: &str| told.iter().any(|t| t.of == of);
+    if !said(condition::SYNCHRONOUS_REPLICATION_MET) {
         old.retain(|c| c.type_ != condition::SYNCHRONOUS_REPLICATION_MET);
     }
-    status.conditions = merge(
-        &old,
-        facts.conditions(),
-        world.cluster.generation,
-        world.now,
-    );
+    status.conditions = merge(&old, told, world.cluster.generation, world.now);
     status
 }
 

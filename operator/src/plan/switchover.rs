@@ -100,7 +100,7 @@ fn begin(draft: &mut Draft<'_>, mut target: TargetStatus, master: &MasterStatus,
 }
 
 /// A handover was begun, by this process or the one before.
-fn resume(draft: &mut Draft<'_>, target: TargetStatus, master: &MasterStatus, grant: &Grant) {
+fn resume(draft: &mut Draft<'_>, mut target: TargetStatus, master: &MasterStatus, grant: &Grant) {
     let world = draft.world;
     if grant.epoch != target.from_epoch {
         let text = format!(
@@ -126,7 +126,23 @@ fn resume(draft: &mut Draft<'_>, target: TargetStatus, master: &MasterStatus, gr
                     "the target is no member by now: the most advanced member becomes the master";
                 grant::reelect(draft, target, text);
             }
-            Some(new) => go(draft, target, old, new, grant),
+            Some(new) if seconds_since(draft.now(), &target.deadline) <= HOLD_SECS => {
+                go(draft, target, old, new, grant);
+            }
+            // It may have been handed over at the last moment, or found so by another operator: from now on it has as
+            // long as one attempt.
+            Some(new) if target.step_at.0 < target.deadline.0 => {
+                target.step_at = draft.time();
+                target.deadline = draft.time();
+                draft.memory.target = Some(target.clone());
+                draft.record();
+                go(draft, target, old, new, grant);
+            }
+            // It was handed to somebody else, by a command that came late, or its target cannot take it.
+            Some(_) => {
+                let text = "the target cannot take over what was handed over: the most advanced node becomes the master";
+                grant::reelect(draft, target, text);
+            }
             None if draft.now() > target.deadline.0 => {
                 let text = "the target is gone after the handover: the most advanced node becomes the master";
                 grant::reelect(draft, target, text);
@@ -186,7 +202,7 @@ fn go(draft: &mut Draft<'_>, mut target: TargetStatus, old: &Member, new: &Membe
                 cluster,
                 epoch: target.epoch,
                 holder: Some(holder),
-                concern: grant.concern.clone(),
+                ..grant.clone()
             },
         });
         return;
@@ -223,7 +239,7 @@ fn go(draft: &mut Draft<'_>, mut target: TargetStatus, old: &Member, new: &Membe
         cluster,
         epoch: target.epoch,
         holder: Some(holder.clone()),
-        concern: grant.concern.clone(),
+        ..grant.clone()
     };
     draft.steps.push(Step::SetLease {
         expect: Expect::Content(grant.clone()),

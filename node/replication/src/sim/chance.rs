@@ -1,5 +1,6 @@
 //! What clients, people and bad luck do.
 
+use super::lease::Grant;
 use super::log::Torn;
 use super::operator::{Mode, Request};
 use super::volume::Fuse;
@@ -61,7 +62,7 @@ impl World {
         }
         if self.random.chance(50) {
             let most = (self.nodes.len() as u64 - 1).min(2);
-            self.spec.acks = self.random.between(1, most) as u32;
+            self.spec.acks = self.random.between(0, most) as u32;
         } else {
             let node = self.node();
             self.scale_away(node);
@@ -82,7 +83,7 @@ impl World {
             return;
         };
         if std::mem::take(&mut self.nodes[node].deleted) {
-            if self.random.chance(50) {
+            if self.random.chance(50) && self.others_have_data(node) {
                 self.nodes[node] = self.nodes[node].emptied();
             }
             self.after(1, 200, Event::Start { node });
@@ -190,10 +191,14 @@ impl World {
         }
     }
 
+    fn others_have_data(&self, node: usize) -> bool {
+        let mut others = self.nodes.iter().filter(|n| n.index != node);
+        others.any(|n| n.role.has_data)
+    }
+
     /// A volume is lost, and the node comes back with an empty one.
     pub(super) fn empty_volume(&mut self, node: usize) {
-        let others = |n: &&super::node::Node| n.index != node && n.role.has_data;
-        if self.course.empties == 0 || !self.nodes.iter().any(|n| others(&n)) {
+        if self.course.empties == 0 || !self.others_have_data(node) {
             return;
         }
         self.course.empties -= 1;
@@ -212,6 +217,18 @@ impl World {
         self.after(100, 2_500, Event::Unblock { from, to });
     }
 
+    /// Whoever had what is secured lost its volume, and a person knows that: the annotation says what is left.
+    fn give_up_what_no_volume_has(&mut self) {
+        let grant = self.lease.grant.clone();
+        let left = self.nodes.iter().map(|n| n.end()).max();
+        if let Some(secured) = left.filter(|left| *left < grant.secured) {
+            self.note("a person gives up what no volume has");
+            let nodes = &self.nodes;
+            self.checks.gone(|p| nodes.iter().any(|n| n.has(p)));
+            self.lease.write(Grant { secured, ..grant });
+        }
+    }
+
     /// Faults are over: whatever was broken is whole again soon, and one operator leads.
     pub(super) fn heal(&mut self) {
         for n in &mut self.nodes {
@@ -219,6 +236,7 @@ impl World {
             n.no_reads_until = 0;
         }
         self.want_again();
+        self.give_up_what_no_volume_has();
         let second = self.random.chance(50);
         self.operators[0].leads = !second;
         self.operators[1].leads = second;

@@ -262,6 +262,11 @@ impl Checks {
         self.lost_to_failover += (before - self.expected.len()) as u64;
     }
 
+    /// A person has found that all volumes with it are lost.
+    pub(super) fn gone(&mut self, held: impl Fn(Position) -> bool) {
+        self.expected.retain(|position, _| held(*position));
+    }
+
     /// Acknowledged at k survives: what replicas were waited for is undone nowhere.
     pub(super) fn undone(&self, node: usize, after: u64, has: impl Fn(Position) -> bool) {
         for (position, acks) in &self.expected {
@@ -293,6 +298,14 @@ impl Checks {
             lacking < concern.quorum(),
             "acknowledged at k: {lacking} members are without {position}, {} are enough to elect: {concern:?}",
             concern.quorum()
+        );
+    }
+
+    /// Acknowledged at k: once k is lowered to 0, the record says up to where that was.
+    pub(super) fn secured(&self, position: Position, secured: Position) {
+        assert!(
+            position <= secured,
+            "acknowledged at k: {position} is not below {secured}, which is on record as secured"
         );
     }
 

@@ -19,7 +19,11 @@ const HOLD: Time = 400;
 #[derive(Clone, Debug)]
 pub(super) enum Order {
     Role(Command),
-    Members { epoch: u64, concern: Concern },
+    Members {
+        epoch: u64,
+        concern: Concern,
+        recorded: Concern,
+    },
 }
 
 /// A command on its way, or its answer.
@@ -48,6 +52,8 @@ pub(super) struct State {
     pub(super) end: Position,
     /// The replicas that are connected to it and keep up.
     pub(super) replicas: Vec<Uuid>,
+    /// On a master, members and acknowledgements that it goes by, unless a change of them is on the way.
+    pub(super) settled: Option<Concern>,
 }
 
 impl State {
@@ -69,6 +75,8 @@ impl World {
         let n = &self.nodes[node];
         let clock = self.clock(node);
         let list = n.roster.list(clock);
+        let membership = n.membership.as_ref();
+        let settled = membership.filter(|m| m.in_use() == m.on_record());
         let fit = |v: &&crate::roster::View| v.connected && v.health == Health::Connected;
         State {
             node,
@@ -82,6 +90,7 @@ impl World {
             has_data: n.role.has_data,
             end: n.end(),
             replicas: list.iter().filter(fit).map(|v| v.peer.node_id).collect(),
+            settled: settled.map(|m| m.on_record().clone()),
         }
     }
 
@@ -139,8 +148,13 @@ impl World {
             if !self.ask(node, Wish::Confirm { epoch, letter }) {
                 self.again(Event::Arrives { letter });
             }
-        } else if let Order::Members { epoch, concern } = command {
-            self.change_members(node, letter, epoch, concern);
+        } else if let Order::Members {
+            epoch,
+            concern,
+            recorded,
+        } = command
+        {
+            self.change_members(node, letter, epoch, (recorded, concern));
         } else {
             self.carry_out(letter);
         }

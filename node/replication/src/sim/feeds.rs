@@ -35,7 +35,7 @@ impl World {
             };
             let keeps = breakage::on(Breakage::DemotedKeepsFeeding);
             let input = if feed.epoch == writing || keeps {
-                let view = view(&self.nodes[node]);
+                let view = view(&mut self.nodes[node]);
                 self.checks.covered(&self.nodes[node], view.covered);
                 master::Input::Log(view)
             } else {
@@ -121,6 +121,7 @@ impl World {
                     peer.name
                 ));
                 self.joined(node, connection, kind);
+                self.end_replaced(node);
                 None
             }
             Output::Acked(ack) => {
@@ -147,6 +148,20 @@ impl World {
                 self.close(connection, Side::Master);
                 None
             }
+        }
+    }
+
+    /// Of two sessions of one replica, the one that joined last goes on.
+    fn end_replaced(&mut self, node: usize) {
+        let n = &self.nodes[node];
+        let over = n.feeds.iter().filter(|(_, feed)| {
+            let seat = feed.seat;
+            seat.is_some_and(|(id, seat)| !n.roster.is_current(id, seat))
+        });
+        let over: Vec<u64> = over.map(|(connection, _)| *connection).collect();
+        for connection in over {
+            let why = "another session of this replica began".to_owned();
+            self.feed(node, connection, master::Input::Stop(Reject::Protocol(why)));
         }
     }
 

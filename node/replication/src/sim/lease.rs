@@ -10,6 +10,7 @@ use super::world::{Event, World};
 use super::{PERMIT, RENEW_EVERY, REQUEST_TIMEOUT, Time};
 use crate::command::Command;
 use crate::concern::{Concern, Membership};
+use crate::position::Position;
 
 /// A process of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +28,8 @@ pub(super) struct Grant {
     pub(super) holder: Option<Holder>,
     /// Members, and how many acknowledgements a write waits for.
     pub(super) concern: Concern,
+    /// Up to where writes may have been acknowledged while replicas were waited for.
+    pub(super) secured: Position,
 }
 
 /// The stored object.
@@ -69,6 +72,7 @@ pub(super) enum Wish {
     Record {
         epoch: u64,
         concern: Concern,
+        secured: Position,
     },
 }
 
@@ -173,12 +177,21 @@ impl World {
                     Answer::NotGranted(grant.epoch)
                 }
             }
-            Wish::Record { epoch, concern } => {
+            Wish::Record {
+                epoch,
+                concern,
+                secured,
+            } => {
                 if request.read != self.lease.version {
                     Answer::Conflict
                 } else if grant.names(from, epoch) {
                     let next = concern.clone();
-                    self.lease.write(Grant { concern, ..grant });
+                    let secured = grant.secured.max(secured);
+                    self.lease.write(Grant {
+                        concern,
+                        secured,
+                        ..grant
+                    });
                     self.record_holds();
                     Answer::Yes(epoch, next)
                 } else {

@@ -21,6 +21,8 @@ const DEADLINE: Time = 500;
 pub(super) struct Changing {
     pub(super) letter: u64,
     epoch: u64,
+    /// What the operator knew to be on record.
+    known: Concern,
     wish: Concern,
     /// On the node's clock.
     until: Time,
@@ -34,11 +36,6 @@ impl Node {
         self.membership.as_ref().map_or(0, |m| m.in_use().acks)
     }
 
-    /// Acknowledgements that failovers keep to, as far as this node knows.
-    fn recorded_acks(&self) -> u32 {
-        self.membership.as_ref().map_or(0, |m| m.on_record().acks)
-    }
-
     pub(super) fn coverage(&self) -> Coverage {
         let membership = self.membership.as_ref();
         let membership = membership.filter(|m| !m.on_record().members.is_empty());
@@ -47,9 +44,10 @@ impl Node {
     }
 
     /// What replicas are told never to give up.
-    pub(super) fn covered_offset(&self) -> u64 {
+    pub(super) fn covered_offset(&mut self) -> u64 {
         // Before it is on record, a failover knows nothing of it.
-        if self.recorded_acks() == 0 {
+        let membership = self.membership.as_ref();
+        if membership.is_none_or(Membership::promises_nothing) {
             return 0;
         }
         let covered = self.coverage().at(self.acks()).unwrap_or(0);
@@ -58,11 +56,24 @@ impl Node {
         {
             return 0;
         }
-        covered.min(self.durable)
+        let covered = covered.min(self.durable);
+        if let (Some(epoch), Some(membership)) = (self.writing, &mut self.membership)
+            && covered > 0
+        {
+            let offset = covered;
+            membership.answer(Position { epoch, offset });
+        }
+        covered
     }
 
-    /// Replies that may go out now. Returns what replicas were waited for, and how many.
-    pub(super) fn acknowledge(&mut self, checks: &mut Checks, now: Time) -> Vec<(Position, u32)> {
+    /// Replies that may go out now, while the Lease asks for `on_record` acknowledgements, whether this node knows that
+    /// or not. Returns what replicas were waited for, and how many.
+    pub(super) fn acknowledge(
+        &mut self,
+        checks: &mut Checks,
+        now: Time,
+        on_record: u32,
+    ) -> Vec<(Position, u32)> {
         let skip_fsync = breakage::on(Breakage::SkipFsync);
         while let Some(position) = self
             .waiting
@@ -76,13 +87,17 @@ impl Node {
         }
         let (coverage, acks) = (self.coverage(), self.acks());
         let over = self.waiters.take_covered(&coverage, acks);
+        let lowering = self.membership.as_ref().and_then(Membership::lowering);
+        if let Some(membership) = self.membership.as_mut().filter(|_| acks > 0) {
+            over.iter().for_each(|p| membership.answer(*p));
+        }
         let mut covered: Vec<_> = over.into_iter().map(|p| (p, acks)).collect();
         for &(position, acks) in &covered {
             if self.writing == Some(position.epoch) && self.clock.monotonic(now) < self.permit_until
             {
                 let promised = self.role.promised;
-                // A number that is in use and not on record yet promises nothing of failovers.
-                let acks = acks.min(self.recorded_acks());
+                // A number that is in use and not on record yet promises nothing of failovers, nor one that is to go.
+                let acks = acks.min(on_record).min(lowering.unwrap_or(u32::MAX));
                 checks.acknowledged(self.index, self.boot, promised, position, acks, now);
             }
         }
@@ -128,15 +143,25 @@ impl World {
         }
     }
 
-    /// What is on record has changed: whatever was acknowledged is in each of its quorums.
+    /// What is on record has changed: whatever was acknowledged is in each of its quorums, or known to be secured.
     pub(super) fn record_holds(&self) {
+        let grant = &self.lease.grant;
         for position in self.checks.confirmed() {
             self.in_every_quorum(position);
+            if grant.concern.acks == 0 {
+                self.checks.secured(position, grant.secured);
+            }
         }
     }
 
     /// The operator wants other members, or another number of acknowledgements.
-    pub(super) fn change_members(&mut self, node: usize, letter: u64, epoch: u64, wish: Concern) {
+    pub(super) fn change_members(
+        &mut self,
+        node: usize,
+        letter: u64,
+        epoch: u64,
+        (known, wish): (Concern, Concern),
+    ) {
         let until = self.clock(node) + DEADLINE;
         let n = &mut self.nodes[node];
         if n.writing != Some(epoch) || n.changing.is_some() {
@@ -145,6 +170,7 @@ impl World {
         n.changing = Some(Changing {
             letter,
             epoch,
+            known,
             wish,
             until,
             covering: None,
@@ -158,7 +184,10 @@ impl World {
     /// The Lease grants the epoch to this process, with these members.
     pub(super) fn confirmed(&mut self, node: usize, epoch: u64, letter: u64, concern: Concern) {
         let n = &mut self.nodes[node];
-        if n.changing.as_ref().is_some_and(|c| c.letter == letter) {
+        if let Some(changing) = n.changing.as_ref().filter(|c| c.letter == letter) {
+            if concern != changing.known && concern != changing.wish {
+                return self.end_change(node, false);
+            }
             if let Some(membership) = &mut n.membership
                 && *membership.on_record() != concern
             {
@@ -191,7 +220,15 @@ impl World {
     }
 
     fn record_change(&mut self, node: usize, epoch: u64, concern: Concern) {
-        if !self.ask(node, Wish::Record { epoch, concern }) {
+        let n = &self.nodes[node];
+        let membership = n.membership.as_ref();
+        let secured = membership.map_or(Position::ZERO, |m| m.secured(&n.role.history));
+        let wish = Wish::Record {
+            epoch,
+            concern,
+            secured,
+        };
+        if !self.ask(node, wish) {
             // Something else is being asked: nothing was sent.
             if let Some(membership) = &mut self.nodes[node].membership {
                 membership.given_up();

@@ -138,6 +138,7 @@ pub(super) enum Step {
         node: usize,
         epoch: u64,
         concern: Concern,
+        recorded: Concern,
     },
     /// Its pod goes.
     Delete {
@@ -274,8 +275,13 @@ impl World {
                 node,
                 epoch,
                 concern,
+                recorded,
             } => {
-                let order = Order::Members { epoch, concern };
+                let order = Order::Members {
+                    epoch,
+                    concern,
+                    recorded,
+                };
                 let letter = self.send_command(index, node, order);
                 self.awaits(index, letter, step);
                 return true;
@@ -386,7 +392,8 @@ impl World {
         }
         let holder = grant.holder;
         self.lease.write(grant);
-        if let Some(holder) = holder {
+        // One whose volume was lost since it was looked at does not become master: another is chosen.
+        if let Some(holder) = holder.filter(|h| self.nodes[h.node].id == h.id) {
             if handed_over {
                 self.nothing_lost(holder.node, "a switchover");
             } else {

@@ -83,7 +83,7 @@ impl Draft<'_> {
         let next = Grant {
             epoch,
             holder: Some(holder),
-            concern: grant.concern.clone(),
+            ..grant.clone()
         };
         let expect = Expect::Content(grant);
         self.steps.push(Step::SetLease {
@@ -207,6 +207,8 @@ impl Draft<'_> {
                     (Some(_), Some(new)) if handed_over && !may_lead(&new, &grant) => {
                         self.reelect(target);
                     }
+                    // Handed to somebody else, by a command that came late, or to one that cannot take it.
+                    (Some(_), Some(_)) if handed_over && late => self.reelect(target),
                     (Some(old), Some(new)) if handed_over || ready(&old, &new, &grant) => {
                         self.hand_over(target, &old, &new);
                     }
@@ -225,7 +227,7 @@ impl Draft<'_> {
         let next = Grant {
             epoch: target.epoch,
             holder: Some(new.holder()),
-            concern: grant.concern.clone(),
+            ..grant.clone()
         };
         let set = Step::SetLease {
             expect: Expect::Content(grant),
@@ -279,7 +281,7 @@ impl Draft<'_> {
 
     fn candidates(&self) -> impl DoubleEndedIterator<Item = &State> {
         let usable = self.states().filter(|s| s.has_data && !s.is_master());
-        usable.filter(|s| may_lead(s, &self.view.grant))
+        usable.filter(|s| may_lead(s, &self.view.grant) && keeps(s, &self.view.grant))
     }
 
     /// Whether the old master can no longer acknowledge anything.
@@ -321,7 +323,7 @@ impl Draft<'_> {
         let vacant = Grant {
             epoch: target.epoch,
             holder: None,
-            concern: grant.concern.clone(),
+            ..grant
         };
         self.steps.push(Step::SetLease {
             expect,
@@ -497,6 +499,12 @@ impl Draft<'_> {
 fn may_lead(state: &State, grant: &Grant) -> bool {
     let anybody = breakage::on(Breakage::LeadByNonMember);
     grant.concern.acks == 0 || grant.concern.members.contains(&state.id) || anybody
+}
+
+/// Whether a node holds what was acknowledged before the number of acknowledgements was lowered to 0.
+fn keeps(state: &State, grant: &Grant) -> bool {
+    let anybody = breakage::on(Breakage::ElectUnsecured);
+    grant.concern.acks > 0 || state.end >= grant.secured || anybody
 }
 
 fn ready(old: &State, new: &State, grant: &Grant) -> bool {

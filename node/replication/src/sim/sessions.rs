@@ -52,7 +52,7 @@ fn link(node: &Node, salt: u64) -> LinkConfig {
     }
 }
 
-pub(super) fn view(node: &Node) -> LogView {
+pub(super) fn view(node: &mut Node) -> LogView {
     LogView {
         first_offset: node.log.first_offset(),
         end: node.log.end(),

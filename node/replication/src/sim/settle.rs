@@ -43,12 +43,15 @@ impl Draft<'_> {
             members,
             acks: wanted.min(replicas),
         };
-        if concern != record && concern.members.contains(&state.id) {
+        // A master that never heard how its change ended may still go by something stricter than what is recorded.
+        let known = state.settled.as_ref() == Some(&record);
+        if !(concern == record && known) && concern.members.contains(&state.id) {
             let node = state.node;
             self.steps.push(Step::Members {
                 node,
                 epoch,
                 concern,
+                recorded: record,
             });
         }
     }

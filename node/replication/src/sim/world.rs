@@ -54,6 +54,8 @@ pub(super) struct World {
     pub(super) status: Status,
     pub(super) status_version: u64,
     pub(super) operators: [Operator; 2],
+    /// Nobody writes while this is set.
+    pub(super) clients_rest: bool,
     /// Nobody operates while this is set.
     pub(super) operators_away: bool,
     /// What the resource's spec asks for: acknowledgements, and the one node that is not wanted.
@@ -110,6 +112,7 @@ impl World {
             status: Status::default(),
             status_version: 0,
             operators,
+            clients_rest: false,
             operators_away: false,
             spec: Spec {
                 acks: course.acks,
@@ -237,7 +240,9 @@ impl World {
             Event::Answered { letter } => self.answer_arrives(letter),
             Event::Client => {
                 self.after(3, 30, Event::Client);
-                self.client();
+                if !self.clients_rest {
+                    self.client();
+                }
             }
             Event::Operator { index } => {
                 self.after(20, 60, Event::Operator { index });
@@ -323,9 +328,10 @@ impl World {
             return;
         }
         let (now, clock) = (self.now, self.clock(node));
+        let on_record = self.lease.grant.concern.acks;
         let n = &mut self.nodes[node];
         self.checks.durable(n.id, n.durable);
-        let confirmed = n.acknowledge(&mut self.checks, now);
+        let confirmed = n.acknowledge(&mut self.checks, now, on_record);
         n.roster.appended(n.end().offset, clock);
         for (position, acks) in confirmed {
             self.held(node, position, acks);
@@ -367,8 +373,10 @@ impl World {
             self.checks.exact(n.index, &n.store);
         }
         if self.course.acks > 0 {
-            let members = self.nodes.iter().map(|n| n.id).collect();
             let acks = self.spec.acks;
+            let never = acks == 0 && grant.concern.members.is_empty();
+            let members = self.nodes.iter().map(|n| n.id).filter(|_| !never);
+            let members = members.collect();
             self.checks
                 .agreed(&grant.concern, &Concern { members, acks });
         }

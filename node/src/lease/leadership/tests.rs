@@ -8,7 +8,8 @@ use kube::client::Body;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use vectorizer_api::concern::Concern;
-use vectorizer_api::lease::{Grant, Holder};
+use vectorizer_api::lease::{ACKS, Grant, Holder, MEMBERS};
+use vectorizer_api::position::Position;
 
 use super::*;
 use crate::data_dir::DataDir;
@@ -66,6 +67,7 @@ impl Server {
             epoch,
             holder: Some(holder),
             concern: Concern::default(),
+            secured: Position::ZERO,
         };
         let mut lease = self.lease.lock();
         lease.metadata.annotations = Some(grant.annotations());
@@ -202,6 +204,7 @@ async fn no_command_renews_the_lease_of_a_master_whose_writer_is_stuck() {
     confirmed.unwrap();
     replicas.set_granted(node_id, Concern::default());
     let before = server.changes.load(Ordering::SeqCst);
+    let nothing = Concern::default();
     let stuck = AtomicU64::new(boot_time_ms().saturating_sub(STUCK_AFTER_MS));
     let wish = Concern {
         members: [node_id].into(),
@@ -209,7 +212,7 @@ async fn no_command_renews_the_lease_of_a_master_whose_writer_is_stuck() {
     };
     for _ in 0..2 {
         let refused = leadership
-            .change_members(1, &wish, &writer, &replicas, &stuck, DEADLINE)
+            .change_members(1, (&nothing, &wish), &writer, &replicas, &stuck, DEADLINE)
             .await
             .unwrap_err();
         assert_eq!(refused.error_type, ErrorCode::Unavailable, "{refused}");
@@ -218,10 +221,61 @@ async fn no_command_renews_the_lease_of_a_master_whose_writer_is_stuck() {
     assert_eq!(refused.unwrap_err().error_type, ErrorCode::Unavailable);
     assert_eq!(server.changes.load(Ordering::SeqCst), before);
     leadership
-        .change_members(1, &wish, &writer, &replicas, &moves, DEADLINE)
+        .change_members(1, (&nothing, &wish), &writer, &replicas, &moves, DEADLINE)
         .await
         .unwrap();
     assert!(server.changes.load(Ordering::SeqCst) > before);
+}
+
+#[tokio::test]
+async fn what_was_answered_at_k_is_on_record_once_k_is_lowered_to_0_and_stays_there() {
+    let (dir, server) = (TempDir::new().unwrap(), Arc::new(Server::default()));
+    let (writer, leadership, node_id) = granted(&dir, &server).await;
+    let replicas = ReplicaTable::default();
+    let moves = AtomicU64::new(boot_time_ms());
+    let concern = |acks| Concern {
+        members: [node_id, Uuid::from_u128(9)].into(),
+        acks,
+    };
+    let change = async |known: &Concern, wish: &Concern| {
+        leadership
+            .change_members(1, (known, wish), &writer, &replicas, &moves, DEADLINE)
+            .await
+    };
+    replicas.set_granted(node_id, concern(1));
+    let on_record = || {
+        let lease = server.lease.lock();
+        let annotations = lease.metadata.annotations.clone().unwrap();
+        let grant = Grant::parse(None, &annotations).unwrap();
+        (grant.concern.acks, grant.secured)
+    };
+    {
+        let mut lease = server.lease.lock();
+        let mut grant = Grant::parse(None, lease.metadata.annotations.as_ref().unwrap()).unwrap();
+        grant.concern = concern(1);
+        let annotations = lease.metadata.annotations.as_mut().unwrap();
+        annotations.insert(ACKS.to_owned(), grant.annotations()[ACKS].clone());
+        annotations.insert(MEMBERS.to_owned(), grant.annotations()[MEMBERS].clone());
+    }
+    assert_eq!(on_record(), (1, Position::ZERO));
+    let answered = Position::new(1, 42);
+    replicas.with_membership(|m| m.answer(answered)).unwrap();
+    change(&concern(1), &concern(0)).await.unwrap();
+    assert_eq!(on_record(), (0, answered));
+    // Nothing that a later change says takes it back.
+    replicas.set_granted(node_id, concern(0));
+    let alone = Concern {
+        members: [node_id].into(),
+        acks: 0,
+    };
+    change(&concern(0), &alone).await.unwrap();
+    assert_eq!(on_record(), (0, answered));
+    // A command from before, that comes late.
+    let refused = change(&concern(1), &concern(0)).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("something else is on record"),
+        "{refused}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

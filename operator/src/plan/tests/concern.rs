@@ -1,6 +1,7 @@
 //! The write concern: who belongs to the cluster is on record in time, and failovers keep to it.
 
 use vectorizer_api::concern::Concern;
+use vectorizer_api::position::Position;
 
 use super::model::{Model, spec};
 use crate::crd::{PromoteMode, PromotionResult, WriteConcern, WriteLevel};
@@ -188,6 +189,99 @@ fn a_failover_waits_for_so_many_members_that_one_holds_every_acknowledged_write(
         1,
         "the next master is held to the same"
     );
+}
+
+/// Lowers the number to 0 while one replica lacks what the other acknowledged. Returns up to where that was.
+fn lower(model: &mut Model, lacks: &str) -> Position {
+    model.node(lacks).stalled = true;
+    for _ in 0..10 {
+        model.pass();
+    }
+    wants(model, 0);
+    model.settle();
+    assert_eq!(model.concern().acks, 0);
+    let secured = model.lease.clone().unwrap().1.secured;
+    assert!(model.node(lacks).facts.end < secured);
+    secured
+}
+
+#[test]
+fn what_replicas_had_acknowledged_before_the_number_was_lowered_to_0_is_not_given_up() {
+    let mut model = healthy(3, 1);
+    let [has, lacks] = replicas(&model).try_into().unwrap();
+    let secured = lower(&mut model, &lacks);
+    let remembered = model.status.write_concern.clone().unwrap().secured;
+    assert_eq!(remembered, Some(secured.to_string()));
+    // What is written since waits for nobody, and may go with the master.
+    model.node(&has).stalled = true;
+    for _ in 0..10 {
+        model.pass();
+    }
+    let lost = model.acknowledged - model.node(&has).facts.end.offset;
+    assert!(lost > 0);
+    for pod in [master(&model), has.clone()] {
+        model.kill(&pod);
+    }
+    model.ask("a", PromoteMode::Failover, None);
+    let promote = model.cluster.spec.promote.as_mut();
+    promote.unwrap().deadline_seconds = 3600;
+    let lease = model.lease.clone().unwrap().1;
+    for _ in 0..200 {
+        model.pass();
+    }
+    assert_eq!(model.lease.clone().unwrap().1, lease);
+    assert!(model.promotions.is_empty());
+    let said = model.status.target.clone().unwrap().message.unwrap();
+    assert!(said.contains(&format!("up to {secured}")), "{said}");
+    model.revive(&has);
+    model.settle();
+    assert_eq!(model.promotions, [has]);
+    let last = model.status.last_promotion.clone().unwrap();
+    assert_eq!(last.result, PromotionResult::Succeeded);
+    // As far as the operator knows, which had not seen the last of it.
+    assert!((1..=lost).contains(&last.lost_operations.unwrap()));
+}
+
+#[test]
+fn what_was_secured_is_remembered_when_the_lease_is_deleted_and_given_up_when_a_person_says_so() {
+    let mut model = healthy(3, 1);
+    let lacks = replicas(&model)[1].clone();
+    let secured = lower(&mut model, &lacks);
+    let others = [master(&model), replicas(&model)[0].clone()];
+    others.iter().for_each(|pod| model.kill(pod));
+    model.lease = None;
+    model.ask("a", PromoteMode::Failover, None);
+    let promote = model.cluster.spec.promote.as_mut();
+    promote.unwrap().deadline_seconds = 3600;
+    for _ in 0..200 {
+        model.pass();
+    }
+    assert_eq!(model.lease.clone().unwrap().1.secured, secured);
+    assert!(model.promotions.is_empty());
+    // kubectl annotate --overwrite lease … vectorizer.hivellm.io/secured=…
+    let left = model.node(&lacks).facts.end;
+    if let Some((version, grant, _)) = &mut model.lease {
+        *version += 1;
+        grant.secured = left;
+    }
+    model.settle();
+    assert_eq!(model.promotions, [lacks]);
+}
+
+#[test]
+fn a_lease_that_is_deleted_just_after_the_number_was_lowered_secures_all_that_the_master_has() {
+    let mut model = healthy(3, 1);
+    let remembered = model.status.write_concern.clone();
+    wants(&mut model, 0);
+    model.settle();
+    // Nobody had read what the master recorded.
+    model.status.write_concern = remembered;
+    let pod = master(&model);
+    model.lease = None;
+    let end = model.node(&pod).facts.end;
+    model.pass();
+    let restored = model.lease.clone().unwrap().1;
+    assert_eq!((restored.concern.acks, restored.secured), (0, end));
 }
 
 #[test]

@@ -504,8 +504,17 @@ impl Model {
                 },
             ),
             Step::Members {
-                to, epoch, concern, ..
-            } => self.change_members(&to.pod, *epoch, concern),
+                to,
+                epoch,
+                concern,
+                recorded,
+                ..
+            } => {
+                if self.concern() != *recorded && self.concern() != *concern {
+                    return Err("something else is on record".into());
+                }
+                self.change_members(&to.pod, *epoch, concern)
+            }
             Step::Label {
                 pod,
                 uid,
@@ -586,7 +595,7 @@ impl Model {
         Ok(())
     }
 
-    fn command(&mut self, pod: &str, command: &Command) -> Result<(), String> {
+    pub(crate) fn command(&mut self, pod: &str, command: &Command) -> Result<(), String> {
         let place = parse_pod("demo", pod).unwrap();
         let node = self.nodes.get_mut(&place).ok_or("no such pod")?;
         if !node.alive || node.hidden || node.hangs {
@@ -776,6 +785,16 @@ impl Model {
             return Err("not the master".into());
         }
         let mut membership = Membership::granted(own.node_id, self.concern());
+        // Writes here wait for nobody: whatever a member that counts holds may have been answered.
+        let held = self.nodes.values().filter(|n| {
+            let id = n.facts.node_id;
+            connected.contains(&id) && membership.counts(id)
+        });
+        let held = held.map(|n| n.facts.end).max();
+        if let Some(end) = held.filter(|_| membership.in_use().acks > 0) {
+            membership.answer(end);
+        }
+        let secured = membership.secured(&History::default());
         loop {
             let next = match membership.towards(wish).map_err(|e| e.to_string())? {
                 Change::Done => return Ok(()),
@@ -790,7 +809,7 @@ impl Model {
             };
             if let Some((version, grant, _)) = &mut self.lease {
                 *version += 1;
-                grant.concern = next.clone();
+                grant.record(next.clone(), secured);
             }
             self.concern = next.clone();
             membership.recorded(next);

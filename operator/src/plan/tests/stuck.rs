@@ -1,6 +1,6 @@
 //! Changes of the master that cannot go on as they were begun: each of them ends, and somebody writes.
 
-use vectorizer_replication::command::Standing;
+use vectorizer_replication::command::{Command, HandedOver, Standing};
 
 use super::model::Model;
 use crate::crd::{PromoteMode, PromotionResult, TargetStep};
@@ -149,6 +149,40 @@ fn a_handover_that_is_always_refused_ends_at_the_deadline() {
         last(&model).message
     );
     assert_eq!(model.master().as_deref(), Some("demo-master-0"));
+}
+
+#[test]
+fn what_a_late_command_handed_over_to_another_target_ends_in_an_election() {
+    let mut model = Model::healthy(3);
+    model.node("demo-master-0").refuses.push("handover");
+    model.ask("a", PromoteMode::Switchover, Some("demo-replica-1"));
+    model.pass();
+    let target = model.status.target.clone().unwrap();
+    // An earlier attempt's command, which nobody waits for any more.
+    let plan = HandedOver {
+        from_epoch: target.from_epoch,
+        epoch: target.epoch,
+        target: model.node("demo-replica-0").facts.node_id,
+    };
+    let cluster = model.status.cluster.unwrap();
+    for command in [
+        Command::Handover { cluster, plan },
+        Command::FinishHandover { plan },
+    ] {
+        model.command("demo-master-0", &command).unwrap();
+    }
+    let acknowledged = model.acknowledged;
+    for _ in 0..200 {
+        model.pass();
+    }
+    let master = model
+        .master()
+        .unwrap_or_else(|| panic!("{:#?}", model.status));
+    assert!(model.node(&master).facts.end.offset > acknowledged);
+    assert_eq!(last(&model).result, PromotionResult::Succeeded);
+    assert_eq!(last(&model).lost_operations, Some(0));
+    model.settle();
+    model.assert_sound();
 }
 
 #[test]
