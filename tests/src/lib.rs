@@ -12,6 +12,7 @@ pub mod dump;
 pub mod failure;
 pub mod machine;
 pub mod node;
+pub mod pods;
 pub mod scope;
 pub mod shell;
 pub mod wait;

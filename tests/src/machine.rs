@@ -1,8 +1,12 @@
 //! The machines that the cluster runs on, which with kind are Docker containers: lost, brought back, and the processes
 //! of single pods on them signalled, as no API of Kubernetes can.
 
+use std::process::Stdio;
+
 use k8s_openapi::api::core::v1::{Node as Machine, Pod};
 use kube::{Api, Client, ResourceExt};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
 
 use crate::failure::{Failure, OrFail, Result, ensure};
 use crate::shell;
@@ -73,6 +77,20 @@ pub async fn signal(
     program: &str,
     signal: &str,
 ) -> Result<usize> {
+    let (machine, found) = processes(client, namespace, pod, program).await?;
+    let script = format!("for p in $({found}); do kill -{signal} $p && echo $p; done; true");
+    let pids = shell::must("docker", &["exec", &machine, "sh", "-c", &script]).await?;
+    Ok(pids.lines().count())
+}
+
+/// The machine of a pod, and a shell command that prints there the pids of those of its processes whose command line
+/// contains `program`.
+async fn processes(
+    client: &Client,
+    namespace: &str,
+    pod: &str,
+    program: &str,
+) -> Result<(String, String)> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let found = pods.get(pod).await.or_fail(pod)?;
     let uid = found.uid().or_fail("the pod's uid")?;
@@ -83,9 +101,45 @@ pub async fn signal(
         "for p in /proc/[0-9]*; do \
            grep -q 'pod{pattern}' $p/cgroup 2>/dev/null && \
            tr '\\0' ' ' <$p/cmdline | grep -q '{program}' && \
-           kill -{signal} ${{p#/proc/}} && echo ${{p#/proc/}}; \
+           echo ${{p#/proc/}}; \
          done; true"
     );
-    let pids = shell::must("docker", &["exec", &machine, "sh", "-c", &script]).await?;
-    Ok(pids.lines().count())
+    Ok((machine, script))
+}
+
+/// A `kill -9` that has found its process and waits for the word, so that it takes no time when it comes.
+pub struct Trigger {
+    shell: Child,
+    word: ChildStdin,
+}
+
+impl Trigger {
+    /// Aims at the processes of a pod whose command line contains `program`.
+    pub async fn aim(client: &Client, namespace: &str, pod: &str, program: &str) -> Result<Self> {
+        let (machine, found) = processes(client, namespace, pod, program).await?;
+        let script = format!("pids=$({found}); echo found $pids; read word; kill -9 $pids");
+        let mut shell = Command::new("docker")
+            .args(["exec", "-i", &machine, "sh", "-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .or_fail("running docker")?;
+        let word = shell.stdin.take().or_fail("docker's standard input")?;
+        let said = shell.stdout.take().or_fail("docker's standard output")?;
+        let first = BufReader::new(said).lines().next_line().await;
+        let first = first.or_fail("aiming")?.unwrap_or_default();
+        ensure(first.split_whitespace().count() > 1, || {
+            format!("{pod} has no process of {program}: {first:?}")
+        })?;
+        Ok(Trigger { shell, word })
+    }
+
+    /// Kills, and answers when it is done.
+    pub async fn pull(mut self) -> Result<()> {
+        self.word.write_all(b"now\n").await.or_fail("the word")?;
+        self.word.flush().await.or_fail("the word")?;
+        let status = self.shell.wait().await.or_fail("kill -9")?;
+        ensure(status.success(), || format!("kill -9: {status}"))
+    }
 }

@@ -6,9 +6,12 @@ use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, ListParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt};
+use tokio::sync::oneshot;
 use vectorizer_e2e::checker::pod::Checker;
 use vectorizer_e2e::cluster::{self, Cluster, START};
 use vectorizer_e2e::failure::{OrFail, Result, ensure};
+use vectorizer_e2e::machine::Trigger;
+use vectorizer_e2e::pods::is_ready;
 use vectorizer_e2e::scope::{OPERATOR_NAMESPACE, Scope, scenario};
 use vectorizer_e2e::wait::{seconds, until};
 
@@ -34,11 +37,15 @@ async fn operator_killed(scope: Scope) -> Result<()> {
         let request = format!("round-{round}");
         let (before, epoch) = cluster.master().await?;
         checker.phase(&request).await?;
-        let asked = cluster.promote(&request, None, "Switchover");
-        let killed = kill_when_begun(&scope, &cluster, later);
-        let (asked, killed) = futures::join!(asked, killed);
-        asked?;
+        let (aimed, ready) = oneshot::channel();
+        let asked = async {
+            ready.await.or_fail("aiming at the operators")?;
+            cluster.promote(&request, None, "Switchover").await
+        };
+        let killed = kill_when_begun(&scope, &cluster, later, aimed);
+        let (killed, asked) = futures::join!(killed, asked);
         caught += usize::from(killed?);
+        asked?;
         operators_ready(&scope).await?;
         let record = cluster.promoted(&request, seconds(120)).await?;
         assert_eq!(record["result"], "Succeeded", "{record}");
@@ -58,19 +65,33 @@ async fn operator_killed(scope: Scope) -> Result<()> {
     cluster.same_digests().await
 }
 
-/// Kills every operator pod once the promotion is in status, and answers whether it was still there afterwards.
-async fn kill_when_begun(scope: &Scope, cluster: &Cluster, later: Duration) -> Result<bool> {
+/// Kills every operator once the promotion is in status, and answers whether it was still there afterwards.
+///
+/// Says on `aimed` when the promotion may be asked for.
+async fn kill_when_begun(
+    scope: &Scope,
+    cluster: &Cluster,
+    later: Duration,
+    aimed: oneshot::Sender<()>,
+) -> Result<bool> {
     let operators: Api<Pod> = Api::namespaced(scope.client.clone(), OPERATOR_NAMESPACE);
     let pods = operators
         .list(&ListParams::default())
         .await
         .or_fail("operators")?;
     let only = WatchParams::default().fields(&format!("metadata.name={}", cluster.name));
+    let aims = pods.iter().map(|pod| {
+        let (client, name) = (&scope.client, pod.name_any());
+        async move { Trigger::aim(client, OPERATOR_NAMESPACE, &name, "vectorizer-operator").await }
+    });
+    let triggers = futures::future::try_join_all(aims).await?;
     let events = cluster::api(scope)
         .watch(&only, "0")
         .await
         .or_fail("watching")?;
     pin_mut!(events);
+    // Who asks is gone only when this is.
+    let _ = aimed.send(());
     let begun = async {
         while let Some(event) = events.next().await {
             if let Ok(WatchEvent::Modified(object)) = event
@@ -84,15 +105,18 @@ async fn kill_when_begun(scope: &Scope, cluster: &Cluster, later: Duration) -> R
         .await
         .or_fail("the promotion to begin")?;
     tokio::time::sleep(later).await;
+    futures::future::try_join_all(triggers.into_iter().map(Trigger::pull)).await?;
+    let caught = !cluster.object().await?["status"]["target"].is_null();
+    // The kubelet would start a process that died often only after a while.
     let now = DeleteParams::default().grace_period(0);
     let deaths = pods.iter().map(|pod| {
         let (operators, now, name) = (&operators, &now, pod.name_any());
         async move { operators.delete(&name, now).await }
     });
     for death in futures::future::join_all(deaths).await {
-        death.or_fail("killing the operator")?;
+        death.or_fail("removing the operator's pod")?;
     }
-    Ok(!cluster.object().await?["status"]["target"].is_null())
+    Ok(caught)
 }
 
 async fn operators_ready(scope: &Scope) -> Result<()> {
@@ -102,16 +126,7 @@ async fn operators_ready(scope: &Scope) -> Result<()> {
             .list(&ListParams::default())
             .await
             .or_fail("operators")?;
-        let ready = pods.iter().filter(|pod| {
-            let status = pod.status.as_ref();
-            let conditions = status.and_then(|status| status.conditions.as_ref());
-            pod.metadata.deletion_timestamp.is_none()
-                && conditions.is_some_and(|all| {
-                    all.iter()
-                        .any(|one| one.type_ == "Ready" && one.status == "True")
-                })
-        });
-        let ready = ready.count();
+        let ready = pods.iter().filter(|pod| is_ready(pod)).count();
         ensure(ready >= 2, || format!("{ready} are ready"))
     })
     .await

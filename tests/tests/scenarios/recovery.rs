@@ -1,36 +1,13 @@
 //! Pods that go and come back by themselves.
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 use kube::api::DeleteParams;
 use vectorizer_e2e::checker::pod::Checker;
 use vectorizer_e2e::cluster::{Cluster, START};
-use vectorizer_e2e::failure::{OrFail, Result, ensure};
+use vectorizer_e2e::failure::{Result, ensure};
 use vectorizer_e2e::machine;
+use vectorizer_e2e::pods::replace;
 use vectorizer_e2e::scope::{Scope, scenario};
-use vectorizer_e2e::wait::{seconds, until};
-
-/// Deletes a pod and waits until another one of the same name is ready.
-async fn replace(scope: &Scope, pod: &str, how: DeleteParams) -> Result<()> {
-    let pods = scope.api::<Pod>();
-    let before = pods.get(pod).await.or_fail(pod)?.uid();
-    pods.delete(pod, &how).await.or_fail("deleting the pod")?;
-    until(&format!("{pod} to be back"), START, || async {
-        let found = pods.get(pod).await.or_fail(pod)?;
-        let ready = found
-            .status
-            .as_ref()
-            .and_then(|status| status.conditions.as_ref())
-            .is_some_and(|all| {
-                all.iter()
-                    .any(|one| one.type_ == "Ready" && one.status == "True")
-            });
-        ensure(found.uid() != before && ready, || {
-            "it is not ready yet".to_owned()
-        })
-    })
-    .await
-}
+use vectorizer_e2e::wait::seconds;
 
 #[tokio::test]
 async fn a_deleted_master_pod_comes_back_with_everything_that_was_acknowledged() {
