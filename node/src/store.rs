@@ -112,6 +112,11 @@ struct Catalog {
     by_incarnation: HashMap<u64, Arc<Collection>>,
 }
 
+/// The collections that another store's have taken the place of: freed when this is dropped.
+pub struct Replaced {
+    _catalog: Catalog,
+}
+
 /// What is published together, so that it is always of one moment.
 #[derive(Default)]
 struct Published {
@@ -390,15 +395,17 @@ impl Store {
     }
 
     /// Takes over everything from `other`. Readers see all of the old or all of the new; scans of the old one fail.
-    pub fn replace_with(&self, other: Store) {
+    ///
+    /// What was there before is handed back, as freeing it takes long where it is large.
+    pub fn replace_with(&self, other: Store) -> Replaced {
         let mut digest = self.applier.lock();
         let mut catalog = self.catalog.write();
         self.era.fetch_add(1, Ordering::SeqCst);
         let replaced = std::mem::replace(&mut *catalog, other.catalog.into_inner());
         if breakage::on(Breakage::KeepDroppedCollections) {
-            for (_, kept) in replaced.by_name {
+            for kept in replaced.by_name.values() {
                 if !catalog.by_name.contains_key(kept.name()) {
-                    catalog.insert(kept);
+                    catalog.insert(kept.clone());
                 }
             }
         }
@@ -410,6 +417,7 @@ impl Store {
         *self.published.write() = published;
         drop(catalog);
         self.applied.send_replace(position);
+        Replaced { _catalog: replaced }
     }
 
     fn list(&self) -> Vec<Arc<Collection>> {

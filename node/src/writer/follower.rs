@@ -381,23 +381,26 @@ impl Writer {
             tracing::error!(%error, "the log cannot be read: what only this node had is not written aside");
         }
         self.checkpoints.stop();
-        match incoming.install(&mut self.role, |role| role.has_data = true) {
+        let replaced = match incoming.install(&mut self.role, |role| role.has_data = true) {
             Ok((store, journal)) => {
-                self.store.replace_with(store);
+                let replaced = self.store.replace_with(store);
                 self.journal.replace_with(journal);
+                replaced
             }
             Err(error @ DataDirError::Role(RoleError::Unwritten { .. })) => {
                 self.restart_checkpoints();
                 return Err(self.give_up_snapshot(&error));
             }
             Err(error) => abort(&error),
-        }
-        self.restart_checkpoints();
+        };
         self.fault = None;
         self.diverged = None;
-        tracing::info!(position = %self.journal.end().position, "full sync installed");
         self.reset_durable();
+        // Before anything slower: from the moment that the copy shows its position, its readers are still refused.
         self.publish_state();
+        drop(replaced);
+        tracing::info!(position = %self.journal.end().position, "full sync installed");
+        self.restart_checkpoints();
         Ok(())
     }
 

@@ -315,17 +315,17 @@ impl Node {
         Position::new(status.epoch, status.current_offset)
     }
 
-    /// Waits until this node has applied `position`.
+    /// Waits until this node has applied `position` and serves reads. A copy shows where it is a moment before it is
+    /// served.
     pub async fn reaches(&self, position: Position) {
         let what = format!("{} to reach {position}", self.client.base());
         until(&what, async || {
             let status = self.client.replication_status().await;
             let status = status.map_err(|error| error.to_string())?;
             let here = Position::new(status.epoch, status.current_offset);
-            if here >= position {
-                Ok(())
-            } else {
-                Err(format!("{status:?}"))
+            match self.client.ready().await {
+                Ok(true) if here >= position => Ok(()),
+                ready => Err(format!("{status:?}, ready: {ready:?}")),
             }
         })
         .await;
