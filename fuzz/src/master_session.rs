@@ -214,6 +214,7 @@ impl MasterDriver {
                 master::Input::SnapshotDone {
                     exact_from: self.begin.start.position.offset,
                     store_crc: 0,
+                    digest: 0,
                 }
             }
             master::Output::NextChunk => master::Input::Chunk(Bytes::from_static(&[7; LARGEST])),

@@ -177,6 +177,7 @@ fn snapshot_end(input: &mut Input<'_>, driver: &ReplicaDriver) -> Message {
         bytes,
         crc: crc.finalize(),
         store_crc: 0,
+        digest: 0,
         exact_from: match &driver.synced_from {
             Some(from) if input.u8() % 8 != 7 => from.start.position.offset,
             Some(_) | None => input.number(),

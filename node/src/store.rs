@@ -133,8 +133,6 @@ pub struct Store {
     applier: Mutex<u128>,
     published: RwLock<Published>,
     applied: watch::Sender<Position>,
-    /// The highest offset whose application has begun.
-    begun: AtomicU64,
     /// Changes when another store takes this one's place.
     era: AtomicU64,
 }
@@ -153,7 +151,6 @@ impl Store {
             applier: Mutex::new(0),
             published: RwLock::default(),
             applied: watch::Sender::new(Position::ZERO),
-            begun: AtomicU64::new(0),
             era: AtomicU64::new(0),
         }
     }
@@ -182,8 +179,6 @@ impl Store {
             if breakage::on(Breakage::StampCurrentOffset) {
                 offset = batch.last_offset();
             }
-            // Before anything changes: a scan that sees the change must see this too.
-            self.begun.fetch_max(offset, Ordering::SeqCst);
             let change = self.apply_one(offset, batch.time_ms(), op, &mut numbers)?;
             *digest = digest.wrapping_add(change);
         }
@@ -345,6 +340,12 @@ impl Store {
         (published.end.position, Digest(published.digest))
     }
 
+    /// The same once the batch that is being applied, if one is, has been.
+    fn between_batches(&self) -> (Position, Digest) {
+        let _still = self.applier.lock();
+        self.digest()
+    }
+
     /// The digest at another node's position, now or once this store gets there: see the module `recent`.
     pub fn digest_at(&self, at: Position) -> DigestAt {
         let mut published = self.published.write();
@@ -383,7 +384,8 @@ impl Store {
 
     /// Begins a snapshot of the store as it is while writes go on; see the module `snapshot`.
     ///
-    /// It starts at the applied end. Its trailer names the offset from which on it is exact.
+    /// It starts at the applied end. Its trailer names the offset from which on it is exact. A store that loaded a snapshot
+    /// has to be exact itself before.
     pub fn scan(self: &Arc<Self>) -> SnapshotScan {
         // Between two batches, so that the catalog is exactly the start's.
         let _still = self.applier.lock();
@@ -410,8 +412,6 @@ impl Store {
             }
         }
         *digest = other.applier.into_inner();
-        let begun = other.begun.load(Ordering::SeqCst);
-        self.begun.store(begun, Ordering::SeqCst);
         let published = other.published.into_inner();
         let position = published.end.position;
         *self.published.write() = published;
@@ -430,10 +430,6 @@ impl Store {
             .by_incarnation
             .get(&incarnation)
             .cloned()
-    }
-
-    fn begun(&self) -> u64 {
-        self.begun.load(Ordering::SeqCst)
     }
 
     fn era(&self) -> u64 {
@@ -461,8 +457,7 @@ impl Store {
     }
 
     /// Stands at a snapshot's start from now on.
-    fn set_loaded(&self, end: LogEnd, history: History, exact_from: u64) {
-        self.begun.fetch_max(exact_from, Ordering::SeqCst);
+    fn set_loaded(&self, end: LogEnd, history: History) {
         let digest = *self.applier.lock();
         *self.published.write() = Published {
             end,

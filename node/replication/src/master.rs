@@ -125,6 +125,8 @@ pub enum Input {
         exact_from: u64,
         /// The store's own checksum of the scan.
         store_crc: u32,
+        /// Digest of all data where the log ended then.
+        digest: u128,
     },
     /// Time has passed: [`MasterSession::wake_at`] or more.
     Tick {
@@ -257,7 +259,8 @@ impl MasterSession {
             Input::SnapshotDone {
                 exact_from,
                 store_crc,
-            } => self.snapshot_done(exact_from, store_crc),
+                digest,
+            } => self.snapshot_done(exact_from, store_crc, digest),
             Input::Tick { clock_ms, digest } => self.tick(now, clock_ms, digest),
             Input::Stop(reason) => self.reject(reason),
             Input::Failed(what) => self.close(Closed::Local(what)),
@@ -342,7 +345,7 @@ impl MasterSession {
         self.send(Message::SnapshotChunk(Chunk { index, crc, bytes }));
     }
 
-    fn snapshot_done(&mut self, exact_from: u64, store_crc: u32) {
+    fn snapshot_done(&mut self, exact_from: u64, store_crc: u32, digest: u128) {
         let Phase::Snapshot(scan) = &self.phase else {
             return;
         };
@@ -352,6 +355,7 @@ impl MasterSession {
             crc: scan.crc.clone().finalize(),
             store_crc,
             exact_from,
+            digest,
         };
         self.goal = Some(exact_from);
         self.phase = Phase::Streaming;

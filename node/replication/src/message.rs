@@ -192,6 +192,8 @@ pub struct SnapshotEnd {
     pub store_crc: u32,
     /// Where the log ended when the scan ended: the copy is exact once it has applied everything up to there.
     pub exact_from: u64,
+    /// Digest of all of the master's data there, which the copy's has to equal before it is served.
+    pub digest: u128,
 }
 
 /// Why a master does not feed a peer.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use vectorizer_replication::batch::Batch;
 use vectorizer_replication::position::{History, LogEnd};
 
-use super::recover::replay;
+use super::recover::replay_snapshot;
 use super::step::reached;
 use super::{DataDir, DataDirError, checkpoint, generations, io_error, journal_dir, sync_dir};
 use crate::journal::Journal;
@@ -32,8 +32,8 @@ impl Drop for Unfinished {
 enum Content {
     /// Chunks are on their way.
     Chunks(Box<SnapshotLoader>, checkpoint::Writer),
-    /// All chunks are loaded, and what was appended is applied.
-    Loaded(Box<Store>, u64),
+    /// All chunks are loaded, and what was appended is applied; whether it got to where it is exact.
+    Loaded(Box<Store>, SnapshotTrailer, bool),
     /// A chunk or the trailer was refused.
     Refused,
 }
@@ -113,8 +113,9 @@ impl Incoming {
         let store = loader.finish(&trailer)?;
         writer.finish(&trailer)?.publish()?;
         let log = self.journal.reader();
-        replay(&store, &log, self.journal.end().position.offset)?;
-        self.content = Content::Loaded(Box::new(store), trailer.exact_from);
+        let end = self.journal.end().position.offset;
+        let (_, exact) = replay_snapshot(&store, &trailer, &log, end)?;
+        self.content = Content::Loaded(Box::new(store), trailer, exact);
         reached("incoming: chunks complete");
         Ok(())
     }
@@ -123,8 +124,9 @@ impl Incoming {
     pub fn append(&mut self, batch: &Batch) -> Result<(), DataDirError> {
         self.journal.append(batch)?;
         self.journal.publish();
-        if let Content::Loaded(store, _) = &self.content {
+        if let Content::Loaded(store, trailer, exact) = &mut self.content {
             store.apply_batch(batch)?;
+            *exact = *exact || trailer.reached_by(store)?;
         }
         Ok(())
     }
@@ -142,15 +144,16 @@ impl Incoming {
     /// The epochs of its log, up to its end.
     pub fn history(&self) -> Option<History> {
         match &self.content {
-            Content::Loaded(store, _) => Some(store.history()),
+            Content::Loaded(store, ..) => Some(store.history()),
             Content::Chunks(_, _) | Content::Refused => None,
         }
     }
 
-    /// Whether everything is there for [`Self::install`]: chunks complete and the log at or beyond `exact_from`.
+    /// Whether everything is there for [`Self::install`]: chunks complete, the log at or beyond `exact_from`, and the digest
+    /// there that of the data it was made from.
     pub fn is_exact(&self) -> bool {
         match &self.content {
-            Content::Loaded(_, exact_from) => self.end().position.offset >= *exact_from,
+            Content::Loaded(_, _, exact) => *exact,
             Content::Chunks(_, _) | Content::Refused => false,
         }
     }
@@ -167,7 +170,7 @@ impl Incoming {
         if !self.is_exact() {
             return Err(self.out_of_order("an installation before it is exact"));
         }
-        let Content::Loaded(store, _) = self.content else {
+        let Content::Loaded(store, ..) = self.content else {
             return Err(DataDirError::Inconsistent {
                 path: self.directory.path.clone(),
                 what: "the full sync is not complete".to_owned(),

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::journal::{Journal, JournalOptions, LogReader};
 use crate::role::{RoleFile, RoleState};
-use crate::store::Store;
+use crate::store::{SnapshotTrailer, Store};
 
 /// Bytes of log replayed at a time.
 const REPLAY_BYTES: usize = 4 << 20;
@@ -188,7 +188,7 @@ pub(super) fn newest_store(
             ));
             continue;
         }
-        let replayed = replay(&store, log, end)?;
+        let (replayed, _) = replay_snapshot(&store, &trailer, log, end)?;
         return Ok((store, Some(*start), replayed));
     }
     if log.first_offset() == 1 {
@@ -226,6 +226,20 @@ pub(super) fn replay(store: &Store, log: &LogReader, to: u64) -> Result<u64, Dat
         }
     }
     Ok(bytes)
+}
+
+/// The same for a store that loaded a snapshot, which is compared where it has to be exact. Returns whether it got there.
+pub(super) fn replay_snapshot(
+    store: &Store,
+    trailer: &SnapshotTrailer,
+    log: &LogReader,
+    to: u64,
+) -> Result<(u64, bool), DataDirError> {
+    let before = replay(store, log, trailer.exact_from.min(to))?;
+    let exact = trailer.reached_by(store)?;
+    let after = replay(store, log, to)?;
+    // Where no batch ends, nothing was compared.
+    Ok((before + after, exact || trailer.reached_by(store)?))
 }
 
 /// Brings the role file's history in line with the log's. A crash may have come between the two, either way round: an

@@ -1,5 +1,6 @@
 mod examine;
 mod torn;
+mod unlike;
 
 use std::cell::RefCell;
 use std::rc::Rc;

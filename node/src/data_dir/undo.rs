@@ -8,7 +8,7 @@
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 
-use super::recover::replay;
+use super::recover::{replay, replay_snapshot};
 use super::step::reached;
 use super::{DataDir, DataDirError, checkpoint, io_error, sync_dir};
 use crate::journal::{Journal, LogReader};
@@ -131,13 +131,20 @@ fn rebuild(
     let usable = exact
         .iter()
         .find(|(start, exact_from)| *exact_from <= to && start + 1 >= first);
-    let store = match usable {
-        Some((start, _)) => checkpoint::load(&checkpoint::path_of(generation, *start))?.0,
-        None if first == 1 => Store::new(),
-        None => return Ok(None),
-    };
-    replay(&store, log, to)?;
-    Ok(Some(store))
+    match usable {
+        Some((start, _)) => {
+            let path = checkpoint::path_of(generation, *start);
+            let (store, trailer) = checkpoint::load(&path)?;
+            replay_snapshot(&store, &trailer, log, to)?;
+            Ok(Some(store))
+        }
+        None if first == 1 => {
+            let store = Store::new();
+            replay(&store, log, to)?;
+            Ok(Some(store))
+        }
+        None => Ok(None),
+    }
 }
 
 /// Writes everything of the log after `to`, the end of a batch, to a file of its own, durably; as far back as the log

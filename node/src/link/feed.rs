@@ -292,6 +292,7 @@ impl Feed<'_> {
             Piece::End(trailer) => Input::SnapshotDone {
                 exact_from: trailer.exact_from,
                 store_crc: trailer.crc32,
+                digest: trailer.digest.unwrap_or_default().0,
             },
             Piece::Failed(what) => Input::Failed(what),
         };

@@ -16,7 +16,7 @@ use super::follow::Target;
 use super::sink::{Done, Job, Sink};
 use super::wire::{Inbox, Outbox};
 use super::{LinkContext, LinkStats, clock};
-use crate::store::{DigestAt, SnapshotHeader, SnapshotTrailer};
+use crate::store::{Digest, DigestAt, SnapshotHeader, SnapshotTrailer};
 use crate::writer::{NodeState, SinkError, TruncateOutcome};
 
 /// How long a connection may take to be made.
@@ -269,6 +269,7 @@ impl<'a> Receive<'a> {
                     bytes: end.bytes,
                     crc32: end.store_crc,
                     exact_from: end.exact_from,
+                    digest: Some(Digest(end.digest)),
                 })),
                 Output::Joined { full } => {
                     self.has_joined(full);

@@ -15,9 +15,9 @@
 //!
 //! Fields are as in the log's records. All collections come before all vectors.
 //!
-//! **Why it is exact although nothing stands still.** Let A be the applied end when the scan begins, and B the highest
-//! offset whose application had begun when it ended ([`SnapshotTrailer::exact_from`]). Loading the chunks and replaying
-//! the log from A + 1 gives, at B and after, what the log gives:
+//! **Why it is exact although nothing stands still.** Let A be the applied end when the scan begins, and B the applied end
+//! between two batches after it ended ([`SnapshotTrailer::exact_from`]). Loading the chunks and replaying the log from
+//! A + 1 gives, at B and after, what the log gives:
 //!
 //! - A vector that no operation in A+1..=B touches stays in its slot, and slots never move, so the scan meets it.
 //! - For any other vector, consider the last operation on it up to B. Is it a put of version v, then what was loaded is
@@ -27,7 +27,9 @@
 //! - The catalog is taken as it is at A, and no entry changes after; a collection that is dropped while its vectors are
 //!   read goes when its drop is replayed. Collections are told apart by incarnation, so that a vector of one that was
 //!   dropped is never taken for one of its successor.
-//! - Nothing newer than B was loaded: an operation is noted as begun before it changes anything, and B is read last.
+//! - Nothing newer than B was loaded: a batch that had begun to change anything when the scan ended is waited for.
+//!
+//! The trailer has the digest of the scanned store at B. A copy shows the same at B, or is not used.
 //!
 //! So a snapshot may be used by a log that reaches B, and a checkpoint counts only once the log is durable up to B.
 
@@ -35,12 +37,12 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
-use vectorizer_replication::position::{History, LogEnd};
+use vectorizer_replication::position::{History, LogEnd, Position};
 
 use super::codec::{CodecError, Fields, own, put_blob, put_text, put_vector};
 use super::collection::Collection;
 use super::record::{config_and_name, put_config};
-use super::{Store, now_ms};
+use super::{Digest, Store, now_ms};
 
 /// A chunk is closed when it has grown to this many bytes.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -69,8 +71,11 @@ pub struct SnapshotTrailer {
     pub bytes: u64,
     /// CRC32 over the chunks' own CRC32s, each as 4 little-endian bytes, in order.
     pub crc32: u32,
-    /// With the log replayed up to this offset, a store that loaded the chunks is exact.
+    /// With the log replayed up to this offset, the end of a batch, a store that loaded the chunks is exact.
     pub exact_from: u64,
+    /// Digest of all data there. Absent in checkpoints from before it was written.
+    #[serde(default)]
+    pub digest: Option<Digest>,
 }
 
 /// A snapshot that cannot be made or loaded.
@@ -100,6 +105,20 @@ pub enum SnapshotError {
         /// From the trailer.
         found: u64,
     },
+    /// The copy is not what was scanned.
+    #[error(
+        "the copy's digest at {at} is {found}, that of the data it was made from is {expected} at offset {exact_from}"
+    )]
+    Digest {
+        /// Where it should be exact.
+        exact_from: u64,
+        /// The scanned store's digest there.
+        expected: Digest,
+        /// Where the copy is.
+        at: Position,
+        /// The copy's digest.
+        found: Digest,
+    },
 }
 
 /// What a series of chunks adds up to.
@@ -117,12 +136,32 @@ impl Sum {
         self.crc.update(&crc.to_le_bytes());
     }
 
-    fn trailer(&self, exact_from: u64) -> SnapshotTrailer {
+    fn trailer(&self, exact_from: u64, digest: Option<Digest>) -> SnapshotTrailer {
         SnapshotTrailer {
             chunks: self.chunks,
             bytes: self.bytes,
             crc32: self.crc.clone().finalize(),
             exact_from,
+            digest,
+        }
+    }
+}
+
+impl SnapshotTrailer {
+    /// Whether a store that loaded the chunks and replays the log has got to where it is exact; compares it there. To be
+    /// asked after each batch until then.
+    pub fn reached_by(&self, store: &Store) -> Result<bool, SnapshotError> {
+        let (at, found) = store.digest();
+        match self.digest {
+            None => Ok(at.offset >= self.exact_from),
+            Some(_) if at.offset < self.exact_from => Ok(false),
+            Some(expected) if at.offset == self.exact_from && found == expected => Ok(true),
+            Some(expected) => Err(SnapshotError::Digest {
+                exact_from: self.exact_from,
+                expected,
+                at,
+                found,
+            }),
         }
     }
 }
@@ -139,7 +178,8 @@ pub struct SnapshotScan {
     next: (usize, usize),
     sum: Sum,
     chunk_bytes: usize,
-    exact_from: Option<u64>,
+    /// Where it is exact, and the digest there; once the last chunk was taken.
+    end: Option<(u64, Digest)>,
 }
 
 impl SnapshotScan {
@@ -163,7 +203,7 @@ impl SnapshotScan {
             next: (0, 0),
             sum: Sum::default(),
             chunk_bytes: CHUNK_BYTES,
-            exact_from: None,
+            end: None,
         }
     }
 
@@ -177,8 +217,8 @@ impl SnapshotScan {
         if self.store.era() != self.era {
             return Err(SnapshotError::Superseded);
         }
-        let exact_from = self.exact_from.ok_or(SnapshotError::Unfinished)?;
-        Ok(self.sum.trailer(exact_from))
+        let (exact_from, digest) = self.end.ok_or(SnapshotError::Unfinished)?;
+        Ok(self.sum.trailer(exact_from, Some(digest)))
     }
 
     fn fill(&mut self, out: &mut BytesMut) {
@@ -222,7 +262,7 @@ impl Iterator for SnapshotScan {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
-        if self.exact_from.is_some() {
+        if self.end.is_some() {
             return None;
         }
         let mut out = BytesMut::with_capacity(CHUNK_BYTES);
@@ -230,8 +270,9 @@ impl Iterator for SnapshotScan {
         out.put_u32_le(0); // the CRC, filled in below
         self.fill(&mut out);
         if out.len() == CHUNK_HEAD {
-            // After the last lock was released: nothing newer can have been read.
-            self.exact_from = Some(self.store.begun().max(self.header.start.position.offset));
+            // Of after the last vector was read: nothing newer can have been.
+            let (at, digest) = self.store.between_batches();
+            self.end = Some((at.offset, digest));
             return None;
         }
         let crc = chunk_crc(&out);
@@ -390,7 +431,7 @@ impl SnapshotLoader {
     /// Ends loading. The store stands at the snapshot's start, and is exact once the log was applied to it up to
     /// `trailer.exact_from`.
     pub fn finish(self, trailer: &SnapshotTrailer) -> Result<Store, SnapshotError> {
-        let sum = self.sum.trailer(trailer.exact_from);
+        let sum = self.sum.trailer(trailer.exact_from, trailer.digest);
         let differing = |field, expected: u64, found: u64| SnapshotError::Trailer {
             field,
             expected,
@@ -416,7 +457,7 @@ impl SnapshotLoader {
             return Err(differing("exact_from", self.newest, trailer.exact_from));
         }
         self.store
-            .set_loaded(self.header.start, self.header.history, trailer.exact_from);
+            .set_loaded(self.header.start, self.header.history);
         Ok(self.store)
     }
 }

@@ -10,7 +10,7 @@
 //! | Truncate | master, end |
 //! | SnapshotBegin | master, id 16 bytes, end, history |
 //! | SnapshotChunk | index u32, crc u32, then the chunk |
-//! | SnapshotEnd | chunks u32, bytes u64, crc u32, store crc u32, exact from u64 |
+//! | SnapshotEnd | chunks u32, bytes u64, crc u32, store crc u32, exact from u64, digest u128 |
 //! | Reject | reason u8, then by reason: 1 epoch u64 · 2 text · 3 text · 4 ms u32 · 5 min u16, max u16, own u16 · 6 option text · 7 text |
 //! | Batches | batches as in the journal, one after the other, at least one |
 //! | Heartbeat | clock u64, position, durable u64, covered u64, option (position, digest u128) |
@@ -176,6 +176,7 @@ impl Message {
                 buf.put_u32_le(m.crc);
                 buf.put_u32_le(m.store_crc);
                 buf.put_u64_le(m.exact_from);
+                buf.put_u128_le(m.digest);
                 Kind::SnapshotEnd
             }
             Message::Reject(reason) => {
@@ -269,6 +270,7 @@ impl Message {
                 crc: r.u32("crc")?,
                 store_crc: r.u32("store crc")?,
                 exact_from: r.u64("exact from")?,
+                digest: r.u128("digest")?,
             }),
             Kind::Reject => Message::Reject(r.reject()?),
             Kind::Batches => {

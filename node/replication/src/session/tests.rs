@@ -250,6 +250,7 @@ impl Pair {
                     Input::SnapshotDone {
                         exact_from,
                         store_crc: 0,
+                        digest: 7,
                     },
                 );
             }

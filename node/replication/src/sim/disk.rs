@@ -97,12 +97,20 @@ pub(super) struct Incoming {
     pub(super) log: Log,
     pub(super) store: Store,
     pub(super) history: History,
-    pub(super) exact_from: Option<u64>,
+    /// Where it will be exact, and the digest that it has to have there.
+    pub(super) exact_from: Option<(u64, u128)>,
 }
 
 impl Incoming {
+    /// Whether what it holds is not what it should be, where that is known.
+    pub(super) fn is_unlike(&self) -> bool {
+        let end = self.log.end().position.offset;
+        self.exact_from
+            .is_some_and(|(from, digest)| end == from && digest != self.store.digest())
+    }
+
     pub(super) fn is_exact(&self) -> bool {
         let end = self.log.end().position.offset;
-        self.exact_from.is_some_and(|exact_from| end >= exact_from)
+        self.exact_from.is_some_and(|(from, _)| end >= from)
     }
 }

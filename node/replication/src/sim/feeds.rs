@@ -99,6 +99,7 @@ impl World {
             Output::NextChunk if u64::from(feed.next_key) >= KEYS => Some(Input::SnapshotDone {
                 exact_from: n.log.end().position.offset,
                 store_crc: 0,
+                digest: n.store.digest(),
             }),
             Output::NextChunk => {
                 let from = feed.next_key;

@@ -305,8 +305,12 @@ impl World {
             }
             Output::SnapshotEnd(end) => {
                 let incoming = n.incoming.as_mut()?;
-                incoming.exact_from = Some(end.exact_from);
+                incoming.exact_from = Some((end.exact_from, end.digest));
                 incoming.store.applied = incoming.log.end().position;
+                assert!(
+                    !incoming.is_unlike(),
+                    "digest: node {node} took a copy of other data"
+                );
                 self.install(node);
                 None
             }
@@ -349,6 +353,10 @@ impl World {
                 }
                 incoming.log.push(batch.clone());
                 incoming.store.apply(batch, last - batch.last_offset());
+                assert!(
+                    !incoming.is_unlike(),
+                    "digest: node {node} took a copy of other data"
+                );
             }
             self.install(node);
         } else {

@@ -105,9 +105,15 @@ proptest! {
 
         let loaded = load(header.clone(), &chunks, &trailer);
         prop_assert_eq!(loaded.applied_end(), header.start);
+        let mut exact = trailer.reached_by(&loaded);
+        prop_assert_eq!(&exact, &Ok(trailer.exact_from == header.start.position.offset));
         for batch in &log.batches {
             if batch.first_offset() > header.start.position.offset {
                 loaded.apply_batch(batch).unwrap();
+                if exact == Ok(false) {
+                    exact = trailer.reached_by(&loaded);
+                    prop_assert_eq!(&exact, &Ok(batch.last_offset() == trailer.exact_from));
+                }
             }
             if batch.last_offset() == trailer.exact_from {
                 // Exact from here on, and not only at the end.
@@ -116,6 +122,7 @@ proptest! {
                 prop_assert_eq!(content(&loaded), content(&same.store()));
             }
         }
+        prop_assert_eq!(exact, Ok(true));
         prop_assert_eq!(loaded.digest(), store.digest());
         prop_assert_eq!(loaded.recompute_digest(), store.digest().1);
         prop_assert_eq!(content(&loaded), content(&store));
@@ -209,7 +216,7 @@ fn a_vector_that_is_newer_than_the_log_will_be_is_refused() {
             put_blob(out, b"{}");
         });
         loader.load(&vector).unwrap();
-        let trailer = loader.sum.trailer(exact_from);
+        let trailer = loader.sum.trailer(exact_from, None);
         loader.finish(&trailer).err()
     };
     assert_eq!(finish(9), None);

@@ -165,16 +165,18 @@ fn message() -> impl Strategy<Value = Message> {
         let bytes = Bytes::from(bytes);
         Message::SnapshotChunk(Chunk { index, crc, bytes })
     });
-    let snapshot_end = (any::<[u32; 3]>(), any::<[u64; 2]>());
-    let snapshot_end = snapshot_end.prop_map(|([chunks, crc, store_crc], [bytes, exact_from])| {
-        Message::SnapshotEnd(SnapshotEnd {
-            chunks,
-            bytes,
-            crc,
-            store_crc,
-            exact_from,
-        })
-    });
+    let snapshot_end = (any::<[u32; 3]>(), any::<[u64; 2]>(), any::<u128>());
+    let snapshot_end =
+        snapshot_end.prop_map(|([chunks, crc, store_crc], [bytes, exact_from], digest)| {
+            Message::SnapshotEnd(SnapshotEnd {
+                chunks,
+                bytes,
+                crc,
+                store_crc,
+                exact_from,
+                digest,
+            })
+        });
     let heartbeat = (
         any::<[u64; 3]>(),
         position(),
