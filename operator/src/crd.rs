@@ -28,8 +28,9 @@ use serde::{Deserialize, Serialize};
 pub use amount::Amount;
 pub use rules::{RULES, Rule, definition, yaml};
 pub use status::{
-    ClusterStatus, Initialization, LastPromotion, MasterStatus, NodeRole, NodeStatus, NodeSync,
-    Phase, PromotionReason, PromotionResult, RecordedConcern, TargetStatus, TargetStep,
+    ClusterStatus, Initialization, LastPromotion, MasterPosition, MasterStatus, NodeRole,
+    NodeStatus, NodeSync, Phase, PromotionReason, PromotionResult, RecordedConcern, TargetStatus,
+    TargetStep,
 };
 
 /// A Vectorizer master with read replicas.

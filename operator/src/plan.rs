@@ -6,12 +6,14 @@
 //! command may be repeated.
 //!
 //! `primary` finds out who is master and starts changes of it, `start` handles the first start and the recovery of data
-//! found, `switchover` and `failover` carry changes on, `grant` ends them, `members` keeps labels and followers right, `concern` the write concern, `rollout` everything
-//! about objects, volumes and pods, `status` puts it into words.
+//! found, `switchover` and `failover` carry changes on, `grant` ends them, `loss` counts what a failover gives up,
+//! `members` keeps labels and followers right, `concern` the write concern, `rollout` everything about objects, volumes
+//! and pods, `status` puts it into words.
 
 mod concern;
 mod failover;
 mod grant;
+mod loss;
 mod members;
 mod primary;
 mod rollout;
@@ -304,6 +306,7 @@ pub(crate) enum Severity {
 pub fn plan(world: &World) -> Plan {
     let mut draft = Draft::new(world);
     concern::remember(&mut draft);
+    loss::remember(&mut draft);
     if draft.memory.image.is_none() && world.cluster.spec.image.is_none() {
         draft.memory.image = Some(world.default_image.clone());
     }

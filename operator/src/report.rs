@@ -62,8 +62,8 @@ fn without_figures(status: &ClusterStatus) -> ClusterStatus {
         node.lag_operations = None;
         node.offset = None;
     }
-    if let Some(target) = &mut status.target {
-        target.known_offset = 0;
+    if let Some(position) = status.master.as_mut().and_then(|m| m.position.as_mut()) {
+        position.offset = 0;
     }
     status
 }
@@ -71,7 +71,10 @@ fn without_figures(status: &ClusterStatus) -> ClusterStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crd::{NodeRole, NodeStatus, NodeSync};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::jiff::Timestamp;
+
+    use crate::crd::{MasterPosition, MasterStatus, NodeRole, NodeStatus, NodeSync};
 
     fn status(offset: u64) -> ClusterStatus {
         ClusterStatus {
@@ -97,6 +100,30 @@ mod tests {
         assert!(!is_news(&old, &new, Some(Duration::from_secs(3))));
         assert!(is_news(&old, &new, Some(FIGURES_EVERY)));
         assert!(!is_news(&old, &old.clone(), Some(FIGURES_EVERY)));
+    }
+
+    #[test]
+    fn how_far_the_master_is_counts_as_a_figure_and_its_epoch_does_not() {
+        let at = |epoch, offset| {
+            let mut status = status(1);
+            status.master = Some(MasterStatus {
+                pod: "demo-master-0".into(),
+                node_id: uuid::Uuid::nil(),
+                boot_id: uuid::Uuid::nil(),
+                epoch: 2,
+                since: Time(Timestamp::UNIX_EPOCH),
+                endpoint: String::new(),
+                position: Some(MasterPosition {
+                    epoch,
+                    offset,
+                    first_offset: None,
+                }),
+            });
+            status
+        };
+        assert!(!is_news(&at(2, 8), &at(2, 9), Some(Duration::ZERO)));
+        assert!(is_news(&at(2, 8), &at(2, 9), Some(FIGURES_EVERY)));
+        assert!(is_news(&at(1, 7), &at(2, 8), Some(Duration::ZERO)));
     }
 
     #[test]

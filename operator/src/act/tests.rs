@@ -51,7 +51,6 @@ fn target(bench: &Bench, step: TargetStep) -> Memory {
             started_at: now.clone(),
             step_at: now.clone(),
             deadline: now,
-            known_offset: 0,
             max_lag_operations: None,
             message: None,
         }),

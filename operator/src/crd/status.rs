@@ -134,6 +134,24 @@ pub struct MasterStatus {
     pub since: Time,
     /// Where clients write.
     pub endpoint: String,
+    /// How far its log was when it answered last: from this a failover counts what is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<MasterPosition>,
+}
+
+/// How far a master's log is known to go. Ordered by epoch first.
+#[derive(
+    Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema,
+)]
+#[serde(rename_all = "camelCase")]
+pub struct MasterPosition {
+    /// The epoch of its last operation: an older one than the master's own until that was seen to be opened.
+    pub epoch: u64,
+    /// Offset of its last operation.
+    pub offset: u64,
+    /// Offset of the first operation of that epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_offset: Option<u64>,
 }
 
 /// A change of the master that is under way.
@@ -177,9 +195,6 @@ pub struct TargetStatus {
     pub step_at: Time,
     /// Until when it may be begun.
     pub deadline: Time,
-    /// The last offset of the old master that the operator has seen.
-    #[serde(default)]
-    pub known_offset: u64,
     /// See `spec.promote.maxLagOperations`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_lag_operations: Option<u64>,
@@ -256,8 +271,9 @@ pub struct LastPromotion {
     /// Switchover: for how long no node accepted writes, in ms, as the operator saw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_pause_ms: Option<u64>,
-    /// Operations that are known to be lost; 0 for a switchover. The operator sees an offset every few seconds: with a
-    /// busy master that died there can be more.
+    /// Operations of the old master that the new one is known to lack; 0 for a switchover. The operator sees every few
+    /// seconds how far a master is, and where the epoch of its last operation began: there can be more, with a busy
+    /// master that died, or with logs that part before that epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_operations: Option<u64>,
     /// When it was decided.

@@ -11,7 +11,8 @@ use vectorizer_api::replication::Role;
 
 use super::concern::{has_secured, may_lead, quorum};
 use super::grant::{granted, succeed};
-use super::primary::{give_up, holder_of, known_offset, still_asked_for};
+use super::loss::lost_with;
+use super::primary::{give_up, holder_of, still_asked_for};
 use super::{At, Draft, Expect, Severity, Step, seconds_since};
 use crate::crd::{PromotionReason, PromotionResult, TargetStatus, TargetStep};
 use crate::names::reason;
@@ -43,7 +44,6 @@ fn begin(draft: &mut Draft<'_>, mut target: TargetStatus) {
         );
     }
     target.epoch = world.highest_epoch() + 1;
-    target.known_offset = known_offset(world).max(target.known_offset);
     let master = draft
         .memory
         .master
@@ -62,7 +62,7 @@ fn begin(draft: &mut Draft<'_>, mut target: TargetStatus) {
         return give_up(draft, target, PromotionResult::Failed, text);
     }
     let concern = draft.recorded_concern();
-    let trouble = match check(world, &target, &concern, draft.secured()) {
+    let trouble = match check(draft, &target, &concern) {
         Ok(()) => evidence(world).err(),
         Err(Check::Refused(why)) => return give_up(draft, target, PromotionResult::Refused, why),
         Err(Check::NotYet(why)) => Some(why),
@@ -102,14 +102,10 @@ enum Check {
     NotYet(String),
 }
 
-fn check(
-    world: &World,
-    target: &TargetStatus,
-    concern: &Concern,
-    secured: Position,
-) -> Result<(), Check> {
+fn check(draft: &Draft<'_>, target: &TargetStatus, concern: &Concern) -> Result<(), Check> {
+    let (world, secured) = (draft.world, draft.secured());
     let candidates: Vec<_> = candidates(world, concern).collect();
-    let Some((_, best)) = candidates.iter().max_by_key(|(_, position)| *position) else {
+    let Some((next, best)) = candidates.iter().max_by_key(|(_, position)| *position) else {
         return Err(Check::NotYet("no node that holds data answers".to_owned()));
     };
     let (answering, needed) = quorum(world, concern, None);
@@ -137,7 +133,7 @@ fn check(
             )));
         }
     }
-    let lost = target.known_offset.saturating_sub(best.offset);
+    let lost = next.state().map_or(0, |next| lost_with(draft, next));
     match target.max_lag_operations {
         Some(most) if lost > most => Err(Check::Refused(format!(
             "at least {lost} operations would be lost, maxLagOperations is {most}"
@@ -425,5 +421,5 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
         epoch,
         at: At::Exactly(position),
     });
-    succeed(draft, &target, member, &holder, epoch, position);
+    succeed(draft, &target, member, &holder, epoch);
 }

@@ -1,9 +1,9 @@
 //! The end of a change of the master: the Lease names the new one, who opens the epoch, or cannot.
 
 use vectorizer_api::lease::{EXPIRE_MS, Grant, Holder};
-use vectorizer_api::position::Position;
 use vectorizer_api::replication::Role;
 
+use super::loss::lost_with;
 use super::primary::holder_of;
 use super::{At, Draft, Expect, Severity, Step, members};
 use crate::crd::{PromoteMode, PromotionReason, TargetStatus, TargetStep};
@@ -40,7 +40,7 @@ pub(super) fn granted(
         return;
     };
     if state.role == Role::Master && state.master_epoch == grant.epoch {
-        return succeed(draft, &target, member, holder, grant.epoch, state.position);
+        return succeed(draft, &target, member, holder, grant.epoch);
     }
     let unopened = state.position.epoch < grant.epoch;
     if !unopened || !state.has_data {
@@ -84,7 +84,7 @@ pub(super) fn granted(
         epoch,
         at: At::Exactly(state.position),
     });
-    succeed(draft, &target, member, &present, epoch, state.position);
+    succeed(draft, &target, member, &present, epoch);
 }
 
 pub(super) fn succeed(
@@ -93,7 +93,6 @@ pub(super) fn succeed(
     member: &Member,
     holder: &Holder,
     epoch: u64,
-    at: Position,
 ) {
     let lost = match (target.mode, target.reason) {
         (PromoteMode::Switchover, _) => Some(0),
@@ -105,7 +104,7 @@ pub(super) fn succeed(
             | PromotionReason::Rollout
             | PromotionReason::Drain
             | PromotionReason::Deposed,
-        ) => Some(target.known_offset.saturating_sub(at.offset)),
+        ) => member.state().map(|next| lost_with(draft, next)),
     };
     let mut text = format!("{} is the master now, in epoch {epoch}", member.pod);
     match lost {

@@ -2,7 +2,7 @@
 
 use vectorizer_api::lease::{EXPIRE_MS, Grant, Holder};
 
-use super::{Draft, Expect, Severity, Step, failover, start, switchover};
+use super::{Draft, Expect, Severity, Step, failover, loss, start, switchover};
 use crate::crd::{
     LastPromotion, MasterStatus, Promote, PromoteMode, PromotionReason, PromotionResult,
     TargetStatus, TargetStep,
@@ -300,7 +300,6 @@ pub(super) fn reservation(
         deadline: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
             deadline.unwrap_or(world.now),
         ),
-        known_offset: known_offset(world),
         max_lag_operations: request.max_lag_operations,
         message: None,
     }
@@ -321,17 +320,6 @@ pub(super) fn own_reservation(
         max_lag_operations: None,
     };
     reservation(draft, why, mode, &request)
-}
-
-/// The last offset of the master that is known: from itself now, or from the last report.
-pub(super) fn known_offset(world: &World) -> u64 {
-    let Some(master) = &world.status.master else {
-        return 0;
-    };
-    let now = world.node(master.node_id).and_then(Member::state);
-    let reported = world.status.nodes.iter().find(|n| n.pod == master.pod);
-    let reported = reported.and_then(|n| n.offset).unwrap_or(0);
-    now.map_or(0, |s| s.position.offset).max(reported)
 }
 
 /// Why a request can never be carried out as things stand.
@@ -441,6 +429,7 @@ pub(super) fn conclude(
 
 /// What status says of a master.
 pub(super) fn master_status(draft: &Draft<'_>, holder: &Holder, epoch: u64) -> MasterStatus {
+    let node = draft.world.node(holder.node_id);
     MasterStatus {
         pod: holder.pod.clone(),
         node_id: holder.node_id,
@@ -448,6 +437,7 @@ pub(super) fn master_status(draft: &Draft<'_>, holder: &Holder, epoch: u64) -> M
         epoch,
         since: draft.time(),
         endpoint: draft.world.cluster.endpoint(),
+        position: node.and_then(Member::state).and_then(loss::position),
     }
 }
 

@@ -9,7 +9,7 @@ use vectorizer_api::lease::Grant;
 use vectorizer_api::replication::{ReplicaStatus, Role};
 
 use super::concern::may_lead;
-use super::primary::{give_up, holder_of, known_offset, still_asked_for};
+use super::primary::{give_up, holder_of, still_asked_for};
 use super::{At, Draft, Expect, Severity, Step, failover, grant, members, seconds_since};
 use crate::crd::{
     MasterStatus, Promote, PromoteMode, PromotionReason, PromotionResult, TargetStatus, TargetStep,
@@ -76,7 +76,6 @@ fn begin(draft: &mut Draft<'_>, mut target: TargetStatus, master: &MasterStatus,
     target.from_epoch = grant.epoch;
     target.from_boot = grant.holder.as_ref().map(|h| h.boot_id);
     target.epoch = world.highest_epoch() + 1;
-    target.known_offset = known_offset(world);
     let outcome = ready(draft, &target, master, grant);
     // Whoever asked counts on nothing happening after the deadline.
     if draft.now() > target.deadline.0 {

@@ -7,6 +7,7 @@
 
 mod accidents;
 mod concern;
+mod loss;
 mod model;
 mod promotion;
 mod rollout;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use vectorizer_api::concern::{Change, Concern, Membership};
 use vectorizer_api::control::State;
 use vectorizer_api::lease::Grant;
-use vectorizer_api::position::{Chain, History, Position};
+use vectorizer_api::position::{Chain, EpochStart, History, Position};
 use vectorizer_api::replication::{Replica, ReplicaStatus, Role};
 use vectorizer_replication::command::{Command, Effect, HandedOver, RoleFacts, Standing, decide};
 
@@ -27,6 +27,8 @@ const PASS_MS: u64 = 250;
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) facts: RoleFacts,
+    /// The epochs of its log.
+    pub(crate) history: History,
     pub(crate) boot: Uuid,
     pub(crate) pod: PodSeen,
     /// Whether it runs and answers.
@@ -55,7 +57,7 @@ pub(crate) struct Model {
     pub(crate) status: ClusterStatus,
     pub(crate) nodes: BTreeMap<(Set, u32), Node>,
     /// Volumes outlive pods.
-    volumes: BTreeMap<(Set, u32), RoleFacts>,
+    volumes: BTreeMap<(Set, u32), (RoleFacts, History)>,
     pub(crate) lease: Option<(u64, Grant, u64)>,
     /// What masters know of members, also when somebody deleted the Lease.
     concern: Concern,
@@ -229,6 +231,7 @@ impl Model {
     pub(crate) fn lose_volume(&mut self, pod: &str) {
         let id = self.fresh();
         self.node(pod).facts = empty(id);
+        self.node(pod).history = History::default();
         self.delete_pod(pod);
     }
 
@@ -334,6 +337,7 @@ impl Model {
             if let Ok(next) = decide(&node.facts, &Command::MasterSeen { cluster, epoch }) {
                 adopt(node, next);
                 node.facts.end = master.facts.end;
+                node.history = master.history.clone();
                 node.facts.has_data = true;
             }
         }
@@ -638,11 +642,11 @@ impl Model {
                 continue;
             }
             let id = self.fresh();
-            let facts = self
+            let (facts, history) = self
                 .volumes
                 .get(&(set, ordinal))
                 .cloned()
-                .unwrap_or_else(|| empty(id));
+                .unwrap_or_else(|| (empty(id), History::default()));
             let boot = self.fresh();
             let claim = names::claim(&self.cluster.pod(set, ordinal));
             self.claims.entry(claim).or_insert(ClaimSeen {
@@ -653,6 +657,7 @@ impl Model {
                     writing: false,
                     ..facts
                 },
+                history,
                 boot,
                 pod: PodSeen {
                     uid: boot.to_string(),
@@ -691,7 +696,7 @@ impl Model {
         for place in gone {
             if let Some(node) = self.nodes.remove(&place) {
                 assert!(!node.facts.writing, "the master was scaled away");
-                self.volumes.insert(place, node.facts);
+                self.volumes.insert(place, (node.facts, node.history));
             }
         }
     }
@@ -837,7 +842,7 @@ impl Model {
             position: facts.end,
             durable: facts.end.offset,
             chain: Chain::default(),
-            history: History::default(),
+            history: node.history.clone(),
             has_data: facts.has_data,
             master_address: address,
             connected: !node.stalled,
@@ -954,7 +959,14 @@ fn adopt(node: &mut Node, next: vectorizer_replication::command::Transition) {
         Effect::OpenEpoch(epoch) => {
             node.facts.writing = true;
             node.facts.has_data = true;
-            node.facts.end = Position::new(epoch, node.facts.end.offset + 1);
+            let first_offset = node.facts.end.offset + 1;
+            node.facts.end = Position::new(epoch, first_offset);
+            let start = EpochStart {
+                epoch,
+                first_offset,
+                chain: Chain::default(),
+            };
+            assert!(node.history.open(start), "{epoch} is not above {node:#?}");
         }
     }
 }
