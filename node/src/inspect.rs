@@ -104,6 +104,12 @@ fn of_role(lines: &mut Lines, role: &RoleState) {
     lines.put("promised", format_args!("epoch {}", role.promised));
     lines.put("covered", role.covered);
     lines.put("has data", role.has_data);
+    if let Some(what) = &role.diverged {
+        lines.put(
+            "diverged",
+            format_args!("{what}: not read until its data is its master's"),
+        );
+    }
     for epoch in role.history.entries() {
         lines.put(
             "epoch",

@@ -48,6 +48,10 @@ pub struct RoleState {
     /// The last position that enough replicas were known to hold. Nothing up to there is ever given up.
     #[serde(default)]
     pub covered: Position,
+    /// What of the log the node's master does not have, from when the node learns that until its data is its master's
+    /// again: nobody reads it meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diverged: Option<String>,
     /// The directory `gen-<n>` that holds checkpoints and journal.
     pub generation: u64,
     /// Whether that generation is a usable copy: false on a new volume until it was initialized or synced.
@@ -65,6 +69,7 @@ impl RoleState {
             handed_over: None,
             history: History::default(),
             covered: Position::ZERO,
+            diverged: None,
             generation: 1,
             has_data: false,
         }

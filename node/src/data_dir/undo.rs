@@ -70,7 +70,10 @@ pub(super) fn undo(
     journal.truncate(to)?;
     reached("undo: log cut");
     store.replace_with(rebuilt);
-    role.update(|state| state.history.truncate(to))?;
+    role.update(|state| {
+        state.history.truncate(to);
+        state.diverged = None;
+    })?;
     reached("undo: history cut");
     Ok(UndoOutcome::Done)
 }

@@ -189,7 +189,7 @@ impl Writer {
         tracing::error!(text, "this replica does not follow its master");
         self.fault = Some(Fault::Ahead(text.clone()));
         // Nothing of it is given up: it is what enough replicas have acknowledged, and may be read.
-        self.diverged = None;
+        self.set_diverged(None);
         self.session = None;
         self.publish_state();
         Err(SinkError::Covered(text))
@@ -249,14 +249,28 @@ impl Writer {
                 "this node holds what its master does not have, and serves no reads until that is given up"
             );
         }
-        self.diverged = Some(what);
+        self.set_diverged(Some(what));
         self.publish_state();
+    }
+
+    /// Also for after a restart, as far as the disk takes it.
+    fn set_diverged(&mut self, what: Option<String>) {
+        match self.role.update(|role| role.diverged = what.clone()) {
+            Ok(()) => {}
+            // A disk without room must not keep a node from what may make some.
+            Err(error @ RoleError::Unwritten { .. }) => {
+                tracing::warn!(%error, "whether this node diverges was not noted");
+            }
+            Err(error) => abort(&error),
+        }
+        self.diverged = what;
     }
 
     /// Its log is a beginning of its master's after all, such as of another master's than the one before.
     pub(super) fn continues(&mut self, id: SessionId) -> Result<(), SinkError> {
         self.session(id)?;
-        if self.diverged.take().is_some() {
+        if self.diverged.is_some() {
+            self.set_diverged(None);
             self.publish_state();
         }
         Ok(())
@@ -381,7 +395,11 @@ impl Writer {
             tracing::error!(%error, "the log cannot be read: what only this node had is not written aside");
         }
         self.checkpoints.stop();
-        let replaced = match incoming.install(&mut self.role, |role| role.has_data = true) {
+        let installed = incoming.install(&mut self.role, |role| {
+            role.has_data = true;
+            role.diverged = None;
+        });
+        let replaced = match installed {
             Ok((store, journal)) => {
                 let replaced = self.store.replace_with(store);
                 self.journal.replace_with(journal);

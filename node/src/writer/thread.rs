@@ -195,6 +195,8 @@ impl Writer {
             durable: end.position.offset,
             applied: end.position,
         };
+        // A restart in the middle of giving it up.
+        let diverged = role.state().diverged.clone();
         let state = watch::Sender::new(NodeState::unknown(role.state().node_id, boot_id));
         let writer = Writer {
             data,
@@ -214,7 +216,7 @@ impl Writer {
             handed_over_end: None,
             master_since: None,
             fault: None,
-            diverged: None,
+            diverged,
             fences: 0,
             durable: end.position.offset,
             synced_at: Instant::now(),
@@ -431,6 +433,7 @@ impl Writer {
         self.save_role(|state| {
             role(state);
             state.has_data = true;
+            state.diverged = None;
             // An epoch that was opened by a process which died before its first record.
             state.history.truncate(position.offset);
             state.history.open(EpochStart {

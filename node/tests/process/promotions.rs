@@ -222,9 +222,9 @@ async fn what_a_former_master_wrote_alone_is_not_read_while_a_whole_copy_replace
         "nothing is undone yet"
     );
 
-    // A restart knows nothing of it until it is told again.
+    // A restart knows of it without being told again.
     old.kill();
-    back.set(Line::Until(back.to_client() + (128 << 10)));
+    back.set(Line::Cut);
     configure_following(&first, &back.address);
     let old = first.start().await;
     serves_nobody(&old).await;

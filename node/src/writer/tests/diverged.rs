@@ -53,12 +53,19 @@ async fn a_tail_that_cannot_be_undone_is_not_read_until_a_full_sync_has_replaced
     cannot_be_cut(&old, session, at).await;
     let end = old.writer.progress().borrow().end.position.offset;
     let what = format!("operations {end} to {end}");
+    assert_eq!(diverged(&old).as_ref(), Some(&what));
+    // The connection is lost, the process restarts: nothing is better for that.
+    old.writer.accept_master(2, CLUSTER).await.unwrap();
+    assert_eq!(diverged(&old).as_ref(), Some(&what));
+    old.writer.stop().await;
+    let old = open(a.path());
     assert_eq!(diverged(&old), Some(what));
-    // The connection is lost: nothing is better for that.
     let session = old.writer.accept_master(2, CLUSTER).await.unwrap();
     assert!(diverged(&old).is_some());
     full_sync(&new, &old, session).await;
     assert_eq!(diverged(&old), None);
+    old.writer.stop().await;
+    assert_eq!(diverged(&open(a.path())), None);
 }
 
 #[tokio::test]
@@ -108,7 +115,11 @@ async fn what_one_master_lacks_is_read_again_when_another_one_has_it_or_it_leads
     let session = old.writer.accept_master(2, CLUSTER).await.unwrap();
     old.writer.continues(session).await.unwrap();
     assert_eq!(diverged(&old), None);
+    old.writer.stop().await;
+    let old = open(a.path());
+    assert_eq!(diverged(&old), None);
 
+    let session = old.writer.accept_master(2, CLUSTER).await.unwrap();
     cannot_be_cut(&old, session, at).await;
     assert!(diverged(&old).is_some());
     let at = old.writer.progress().borrow().end.position;
@@ -116,6 +127,8 @@ async fn what_one_master_lacks_is_read_again_when_another_one_has_it_or_it_leads
     let promote = Command::Promote { cluster, epoch, at };
     old.writer.command(promote).await.unwrap();
     assert_eq!(diverged(&old), None);
+    old.writer.stop().await;
+    assert_eq!(diverged(&open(a.path())), None);
 }
 
 #[tokio::test]
