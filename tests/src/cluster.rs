@@ -150,7 +150,10 @@ impl Cluster {
 
     /// Asks for a promotion.
     pub async fn promote(&self, request_id: &str, target: Option<&str>, mode: &str) -> Result<()> {
-        let mut promote = json!({ "requestId": request_id, "mode": mode, "target": null });
+        // Where the machine is slow, nothing is given up for that.
+        let mut promote = json!({
+            "requestId": request_id, "mode": mode, "target": null, "deadlineSeconds": 120,
+        });
         if let Some(target) = target {
             promote["target"] = json!(target);
         }

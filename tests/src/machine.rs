@@ -117,7 +117,7 @@ impl Trigger {
     /// Aims at the processes of a pod whose command line contains `program`.
     pub async fn aim(client: &Client, namespace: &str, pod: &str, program: &str) -> Result<Self> {
         let (machine, found) = processes(client, namespace, pod, program).await?;
-        let script = format!("pids=$({found}); echo found $pids; read word; kill -9 $pids");
+        let script = format!("pids=$({found}); echo found $pids; read word && kill -9 $pids");
         let mut shell = Command::new("docker")
             .args(["exec", "-i", &machine, "sh", "-c", &script])
             .stdin(Stdio::piped())

@@ -35,8 +35,11 @@ enum Command {
         #[arg(long, default_value_t = 10)]
         every_ms: u64,
         /// After this long without an answer a write is unknown, in ms.
-        #[arg(long, default_value_t = 3000)]
+        #[arg(long, default_value_t = 35_000)]
         timeout_ms: u64,
+        /// After this long without a connection a write is refused, in ms.
+        #[arg(long, default_value_t = 10_000)]
+        connect_ms: u64,
     },
     /// Shows a cluster at work: documents, searches, lag, and a promotion while writes go on.
     Demo {
@@ -59,6 +62,7 @@ async fn main() -> ExitCode {
             clients,
             every_ms,
             timeout_ms,
+            connect_ms,
         } => {
             let load = Load {
                 url,
@@ -67,6 +71,7 @@ async fn main() -> ExitCode {
                 clients,
                 every: Duration::from_millis(every_ms),
                 timeout: Duration::from_millis(timeout_ms),
+                connect: Duration::from_millis(connect_ms),
             };
             checker::serve::run(load).await
         }

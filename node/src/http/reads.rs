@@ -17,7 +17,7 @@ use super::answer::invalid;
 use crate::writer::NodeState;
 
 /// A read waits for its position no longer than this.
-const LONGEST_WAIT: Duration = Duration::from_millis(if cfg!(test) { 500 } else { 5000 });
+const LONGEST_WAIT: Duration = Duration::from_millis(if cfg!(test) { 2000 } else { 5000 });
 
 /// Whether a read may go on.
 pub(super) async fn admit(api: &Api, headers: &HeaderMap) -> Result<(), ApiError> {

@@ -293,13 +293,13 @@ impl<'a> Receive<'a> {
         self.joined = true;
         self.loading = full;
         self.copying = full;
-        stats.connected.store(true, Ordering::Relaxed);
         let counter = if full {
             &stats.full_syncs
         } else {
             &stats.partial_syncs
         };
         LinkStats::add(counter, 1);
+        stats.connected.store(true, Ordering::Relaxed);
         let from = self.context.writer.log().end().position;
         tracing::info!(master = %self.target.address, full, %from, "replication: following");
         self.progress();

@@ -118,6 +118,7 @@ fn code(error: &WriteError) -> ErrorCode {
 async fn copy(from: &Node, to: &Node, session: SessionId, after: u64) {
     let batches = from.writer.log().read(after + 1, 1 << 20).unwrap();
     to.writer.replicate(session, batches).await.unwrap();
+    to.writer.settled().await;
 }
 
 #[tokio::test]
@@ -348,7 +349,7 @@ async fn held_writes_are_asked_to_wait_and_a_deadline_lets_them_go_on() {
         epoch: 2,
         target: Uuid::from_u128(7),
     };
-    let until = std::time::Instant::now() + Duration::from_millis(300);
+    let until = std::time::Instant::now() + Duration::from_secs(2);
     let hold = |reply| Job::HoldWrites {
         cluster: CLUSTER,
         plan,

@@ -37,7 +37,7 @@ async fn put_asking(node: &Node, number: u32, acks: &str) -> (u16, serde_json::V
 #[tokio::test]
 async fn an_answered_write_is_on_the_disk_of_a_replica_and_one_that_is_not_says_so() {
     let (at_home, elsewhere) = synchronous().await;
-    let at_home = at_home.set("replication.write_timeout_secs=1");
+    let at_home = at_home.set("replication.write_timeout_secs=5");
     let (master, replica) = pair(&at_home, &elsewhere).await;
     for n in 0..50 {
         let written = master.put(n..n + 1).await;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use vectorizer_api::client::{Client, ClientError, Timeouts};
 use vectorizer_api::data::{CreateCollection, EmbeddingItem, InsertVectors, Metric, Payload};
-use vectorizer_api::replication::{Replica, Stats, Status};
+use vectorizer_api::replication::{Replica, ReplicaStatus, Stats, Status};
 use vectorizer_node::http::Addresses;
 use vectorizer_replication::position::Position;
 
@@ -428,12 +428,20 @@ pub async fn until<T, E: Debug>(what: &str, mut attempt: impl AsyncFnMut() -> Re
     }
 }
 
-/// A master and a replica of it, which is connected, with collection `c`.
+/// A master and a replica of it, which is connected and in sync, with collection `c`.
 pub async fn pair(master: &Machine, replica: &Machine) -> (Node, Node) {
     let (one, two) = (master.start().await, replica.start().await);
     one.create().await;
-    let status = one.status().await;
-    two.reaches(Position::new(status.epoch, status.current_offset))
-        .await;
+    let end = one.end().await;
+    two.reaches(end).await;
+    until("the master to count on its replica", async || {
+        let listed = one.only_replica().await;
+        if listed.status == ReplicaStatus::Connected && listed.durable_offset >= end.offset {
+            Ok(())
+        } else {
+            Err(listed)
+        }
+    })
+    .await;
     (one, two)
 }

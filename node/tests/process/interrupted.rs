@@ -53,7 +53,14 @@ async fn interrupted() -> Interrupted {
         }
     })
     .await;
-    assert_eq!(replica.stats().await.full_syncs, 1);
+    // What the relay has passed on, the replica may have yet to read.
+    until("the replica to have joined", async || {
+        match replica.stats().await.full_syncs {
+            0 => Err(()),
+            begun => Ok(assert_eq!(begun, 1)),
+        }
+    })
+    .await;
     assert_eq!(replica.end().await.offset, 0);
     Interrupted {
         at_home,

@@ -80,14 +80,15 @@ async fn each_replica_each_sync_and_each_fsync_is_counted() {
     let missed = master.put(0..40).await;
     let lost = until("the master to notice", async || {
         let scraped = scrape(&master).await;
-        if value(&scraped, "replica_connected", &who) == 0.0 {
+        let connected = value(&scraped, "replica_connected", &who);
+        let behind = value(&scraped, "replica_lag_operations", &who);
+        if (connected, behind) == (0.0, 40.0) {
             Ok(scraped)
         } else {
-            Err(())
+            Err((connected, behind))
         }
     })
     .await;
-    assert_eq!(value(&lost, "replica_lag_operations", &who), 40.0);
     assert!(value(&lost, "replica_lag_milliseconds", &who) >= 0.0);
 
     let replica = elsewhere.start().await;

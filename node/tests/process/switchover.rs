@@ -114,6 +114,13 @@ async fn a_handover_to_a_replica_that_is_not_there_leaves_the_master_writing() {
     let state = commander(&master).control_state().await.unwrap();
     let target = commander(&replica).control_state().await.unwrap().node_id;
     replica.kill();
+    until("the master to notice", async || {
+        match master.only_replica().await {
+            replica if replica.connected => Err(replica),
+            _ => Ok(()),
+        }
+    })
+    .await;
     let handover = Handover {
         cluster: state.cluster.unwrap(),
         from_epoch: state.master_epoch,

@@ -28,6 +28,8 @@ pub struct Load {
     pub every: Duration,
     /// After this long without an answer a write is unknown.
     pub timeout: Duration,
+    /// After this long without a connection it is refused.
+    pub connect: Duration,
 }
 
 /// Components of the vectors written.
@@ -38,7 +40,7 @@ impl Load {
     pub fn http(&self) -> Result<reqwest::Client> {
         reqwest::Client::builder()
             .timeout(self.timeout)
-            .connect_timeout(Duration::from_secs(1))
+            .connect_timeout(self.connect)
             .pool_max_idle_per_host(1)
             .tcp_nodelay(true)
             .build()

@@ -24,10 +24,30 @@ pub struct Checker {
 const POD: &str = "checker";
 
 impl Checker {
-    /// Starts one against a cluster and waits until writes are acknowledged. `machine` pins it to a node, for
-    /// scenarios that lose another one.
+    /// Starts one against a cluster and waits until writes are acknowledged. `machine` pins it to a node.
+    ///
+    /// It waits for an answer as long as a node may hold a write.
     pub async fn start(scope: &Scope, cluster: &Cluster, machine: Option<&str>) -> Result<Self> {
-        let pod = pod(&cluster.name, machine);
+        Self::start_with(scope, cluster, machine, &[]).await
+    }
+
+    /// The same for a scenario in which a node or its machine goes, from which no answer will ever come.
+    pub async fn start_impatient(
+        scope: &Scope,
+        cluster: &Cluster,
+        machine: Option<&str>,
+    ) -> Result<Self> {
+        let impatient = ["--timeout-ms", "3000", "--connect-ms", "1000"];
+        Self::start_with(scope, cluster, machine, &impatient).await
+    }
+
+    async fn start_with(
+        scope: &Scope,
+        cluster: &Cluster,
+        machine: Option<&str>,
+        options: &[&str],
+    ) -> Result<Self> {
+        let pod = pod(&cluster.name, machine, options);
         let pod: Pod = serde_json::from_value(pod).or_fail("the checker's pod")?;
         scope
             .api::<Pod>()
@@ -98,7 +118,9 @@ impl Report {
     }
 }
 
-fn pod(cluster: &str, machine: Option<&str>) -> Value {
+fn pod(cluster: &str, machine: Option<&str>, options: &[&str]) -> Value {
+    let url = format!("http://{cluster}-rw:15002");
+    let args = [&["checker", "--url", &url], options].concat();
     let mut pod = json!({
         "metadata": { "name": POD, "labels": { "app": POD } },
         "spec": {
@@ -114,7 +136,7 @@ fn pod(cluster: &str, machine: Option<&str>) -> Value {
                 "name": "checker",
                 "image": IMAGE,
                 "imagePullPolicy": "Never",
-                "args": ["checker", "--url", format!("http://{cluster}-rw:15002")],
+                "args": args,
                 "env": [{
                     "name": "ADMIN_KEY",
                     "valueFrom": {

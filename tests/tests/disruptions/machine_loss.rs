@@ -68,7 +68,7 @@ async fn machine_lost(scope: &Scope, cluster: &Cluster) -> Result<(Report, u64)>
     let (master, epoch) = cluster.master().await?;
     let lost = machine::of_pod(&scope.client, &scope.namespace, &master).await?;
     let other = machine::other_than(&scope.client, &lost).await?;
-    let checker = Checker::start(scope, cluster, Some(&other)).await?;
+    let checker = Checker::start_impatient(scope, cluster, Some(&other)).await?;
     checker.phase("lost").await?;
     machine::kill(&lost).await?;
     let failed_over = fail_over(cluster, &checker, &master, epoch).await;

@@ -16,7 +16,7 @@ async fn a_deleted_master_pod_comes_back_with_everything_that_was_acknowledged()
 
 async fn master_deleted(scope: Scope) -> Result<()> {
     let cluster = Cluster::start(&scope, "back", 2).await?;
-    let checker = Checker::start(&scope, &cluster, None).await?;
+    let checker = Checker::start_impatient(&scope, &cluster, None).await?;
     let (master, epoch) = cluster.master().await?;
 
     for (phase, how) in [
@@ -48,7 +48,7 @@ async fn a_killed_master_process_restarts_and_writes_in_a_new_epoch() {
 
 async fn process_killed(scope: Scope) -> Result<()> {
     let cluster = Cluster::start(&scope, "again", 2).await?;
-    let checker = Checker::start(&scope, &cluster, None).await?;
+    let checker = Checker::start_impatient(&scope, &cluster, None).await?;
     let (master, epoch) = cluster.master().await?;
     checker.phase("killed").await?;
     let hit = machine::signal(

@@ -50,8 +50,8 @@ async fn a_replica_that_stands_still_inside_a_full_sync_does_not_hold_the_log_fo
         ..JournalOptions::default()
     };
     let options = LinkOptions {
-        timeout: Duration::from_millis(300),
-        heartbeat: Duration::from_millis(50),
+        timeout: Duration::from_secs(2),
+        heartbeat: Duration::from_millis(200),
         ..options()
     };
     let master = Node::start_with(dir.path(), 0, options, journal).await;
