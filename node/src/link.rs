@@ -98,7 +98,8 @@ impl LinkContext {
 
     /// Lets a master of `epoch` remember what its replicas have acknowledged; `noted` is what it was told before.
     pub(crate) fn note_covered(&self, epoch: u64, noted: &mut u64) {
-        let covered = self.table.covered();
+        let durable = self.writer.progress().borrow().durable;
+        let covered = self.table.covered(durable);
         if epoch != 0 && covered > *noted && self.writer.own_covered(epoch, covered) {
             *noted = covered;
         }

@@ -282,12 +282,12 @@ impl Sources {
             "Age of the oldest operation that a connected replica lacks",
             connected().map(|replica| replica.lag_ms).max().unwrap_or(0),
         )?;
-        let state = self.writer.state();
-        let covered = state.borrow().covered.offset;
+        let covered = self.writer.state().borrow().covered.offset;
+        let durable = self.writer.progress().borrow().durable;
         out.gauge(
             "covered_offset",
             "Offset up to which as many replicas as the cluster asks for are known to hold the log",
-            covered.max(self.replicas.covered()),
+            covered.max(self.replicas.covered(durable)),
         )?;
         let links = &self.links;
         let read = |counter: &AtomicU64| counter.load(Relaxed);

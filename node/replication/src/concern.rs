@@ -162,6 +162,12 @@ impl Membership {
         inherited.max(self.answered)
     }
 
+    /// What this node goes by, unless a change of it is on the way or was given up without an answer.
+    pub fn settled(&self) -> Option<&Concern> {
+        let settled = self.in_use == self.recorded && self.lowering.is_none();
+        settled.then_some(&self.recorded)
+    }
+
     /// What decides when a write is answered.
     pub fn in_use(&self) -> &Concern {
         &self.in_use
@@ -438,9 +444,15 @@ mod tests {
         assert_eq!(own.towards(&none), Ok(Change::Record(none)));
         assert_eq!((own.in_use().acks, own.lowering()), (1, Some(0)));
         assert!(own.promises_nothing());
+        assert_eq!(
+            own.settled(),
+            None,
+            "although the same is in use as is on record"
+        );
         // Somebody else changed the Lease: what is on record holds.
         own.given_up();
         assert_eq!((own.in_use().acks, own.lowering()), (1, None));
+        assert_eq!(own.settled(), Some(&concern(&[1, 2, 3], 1)));
     }
 
     #[test]

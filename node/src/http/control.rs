@@ -29,7 +29,7 @@ pub(super) async fn state(From(api): From<Api>) -> Json<State> {
     let is_master = now.role == Role::Master;
     let record = api
         .replicas
-        .with_membership(|m| (m.on_record().clone(), m.in_use() == m.on_record()));
+        .with_membership(|m| (m.on_record().clone(), m.settled().is_some()));
     let (record, settled) = record
         .filter(|_| is_master)
         .unwrap_or_else(|| (Concern::default(), true));
@@ -37,7 +37,11 @@ pub(super) async fn state(From(api): From<Api>) -> Json<State> {
         members: record.members.into_iter().collect(),
         acks: record.acks,
         settled,
-        covered: if is_master { api.replicas.covered() } else { 0 },
+        covered: if is_master {
+            api.replicas.covered(progress.durable)
+        } else {
+            0
+        },
         node: api.config.node.name.clone(),
         node_id: now.node_id,
         boot_id: now.boot_id,

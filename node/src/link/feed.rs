@@ -373,7 +373,7 @@ fn view(log: &LogReader, table: &ReplicaTable) -> LogView {
         first_offset: log.first_offset(),
         end: log.end(),
         durable,
-        covered: table.covered().min(durable),
+        covered: table.covered(durable),
     }
 }
 

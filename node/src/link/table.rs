@@ -181,11 +181,12 @@ impl ReplicaTable {
     }
 
     /// The offset up to which as many replicas as the cluster asks for have acknowledged; 0 while it asks for none, and
-    /// until the epoch's own first record is covered.
-    pub fn covered(&self) -> u64 {
+    /// until the epoch's own first record is covered. Not beyond `durable`, the offset up to which this node has it on disk.
+    pub fn covered(&self, durable: u64) -> u64 {
         let roster = self.roster.lock();
         let mut quorum = self.quorum.lock();
         let offset = quorum.coverage(&roster).at(quorum.acks()).unwrap_or(0);
+        let offset = offset.min(durable);
         // A number in use that is not on record, or will not be: a failover may give up what it covers.
         let membership = quorum.membership.as_ref();
         if membership.is_some_and(Membership::promises_nothing) || offset < quorum.first_offset {
@@ -491,6 +492,11 @@ mod tests {
         assert_eq!(first.try_recv(), Ok(()));
         assert!(second.try_recv().is_err());
         assert_eq!(answered(), Position::new(3, 7));
+        // Nor is what this node does not have on disk itself, whoever asks.
+        assert_eq!(table.covered(6), 6);
+        assert_eq!(answered(), Position::new(3, 7));
+        assert_eq!(table.covered(8), 8);
+        assert_eq!(answered(), Position::new(3, 8));
     }
 
     #[test]

@@ -76,7 +76,7 @@ impl World {
         let clock = self.clock(node);
         let list = n.roster.list(clock);
         let membership = n.membership.as_ref();
-        let settled = membership.filter(|m| m.in_use() == m.on_record());
+        let settled = membership.filter(|m| m.settled().is_some());
         let fit = |v: &&crate::roster::View| v.connected && v.health == Health::Connected;
         State {
             node,

@@ -15,7 +15,7 @@ async fn a_former_master_does_not_give_up_what_it_has_answered_to_a_master_that_
     first.put(0..50).await;
     until_same(&holder, &first).await;
     let end = first.end();
-    let covered = || first.context.table.covered() == end.offset;
+    let covered = || first.context.table.covered(end.offset) == end.offset;
     until("the holder has acknowledged it", covered).await;
     let state = first.context.writer.state();
     until("the master has noted that", || {
