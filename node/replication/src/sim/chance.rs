@@ -84,6 +84,7 @@ impl World {
         };
         if std::mem::take(&mut self.nodes[node].deleted) {
             if self.random.chance(50) && self.others_have_data(node) {
+                self.checks.emptied(&self.nodes[node]);
                 self.nodes[node] = self.nodes[node].emptied();
             }
             self.after(1, 200, Event::Start { node });
@@ -206,9 +207,9 @@ impl World {
     }
 
     pub(super) fn lose_volume(&mut self, node: usize) {
+        self.checks.emptied(&self.nodes[node]);
         self.crash(node);
         self.nodes[node] = self.nodes[node].emptied();
-        self.checks.emptied();
     }
 
     /// Nothing gets from one node to another for a while.

@@ -9,7 +9,7 @@ use super::node::Node;
 use super::{LONGEST_PIECE, Time, WINDOW};
 use crate::batch::Batch;
 use crate::concern::Concern;
-use crate::position::{Chain, Position};
+use crate::position::{Chain, History, Position};
 
 /// What a violation's message begins with, each followed by a colon.
 const INVARIANTS: [&str; 15] = [
@@ -49,6 +49,8 @@ pub(super) struct Checks {
     /// Acknowledged writes that must be found in the end, and how many replicas were waited for.
     expected: BTreeMap<Position, u32>,
     highest_durable: HashMap<Uuid, u64>,
+    /// What was on the disks that were lost: the history, and how far it was durable.
+    lost_volumes: Vec<(History, u64)>,
     pub(super) acknowledged: u64,
     /// Of these, those that replicas were waited for.
     pub(super) acknowledged_at_k: u64,
@@ -84,7 +86,12 @@ impl Checks {
     }
 
     /// Digest: data that a node serves is that of its position.
-    pub(super) fn exact(&self, node: usize, store: &Store) {
+    pub(super) fn exact(&self, node: usize, store: &Store, end: Position) {
+        assert!(
+            store.applied == end,
+            "digest: node {node} serves what is at {}, its log ends at {end}",
+            store.applied
+        );
         if let Some((_, digest)) = self.known.get(&store.applied) {
             let same = *digest == store.digest();
             assert!(
@@ -242,9 +249,11 @@ impl Checks {
         );
     }
 
-    /// A volume was lost, with all that was on it.
-    pub(super) fn emptied(&mut self) {
+    /// A volume is lost, with all that its disk held.
+    pub(super) fn emptied(&mut self, node: &Node) {
         self.empties += 1;
+        self.lost_volumes
+            .push((node.role.history.clone(), node.durable));
     }
 
     /// Acknowledged at k survives: a failover gives up what nobody was waited for and the chosen node does not have, and
@@ -283,12 +292,16 @@ impl Checks {
         waited.map(|(position, _)| *position)
     }
 
-    /// Acknowledged at k: k other disks hold it, lost volumes aside.
+    /// Acknowledged at k: k other disks hold it, or held it until the volume was lost. What was lost before that is no
+    /// excuse.
     pub(super) fn held(&self, position: Position, acks: u32, holders: usize) {
-        let lost = self.empties as usize;
+        let held = |(history, durable): &&(History, u64)| {
+            *durable >= position.offset && history.epoch_at(position.offset) == position.epoch
+        };
+        let lost = self.lost_volumes.iter().filter(held).count();
         assert!(
             holders + lost >= acks as usize,
-            "acknowledged at k: {position} for {acks} replicas, {holders} hold it"
+            "acknowledged at k: {position} for {acks} replicas, {holders} hold it, {lost} lost it"
         );
     }
 

@@ -12,6 +12,7 @@ use crate::breakage::{self, Breakage};
 use crate::command::Command;
 use crate::master::{self, SyncKind};
 use crate::message::{Reject, SnapshotBegin};
+use crate::position::Position;
 
 impl World {
     pub(super) fn feed_received(&mut self, node: usize, connection: u64, bytes: &[u8]) {
@@ -55,7 +56,10 @@ impl World {
             && let Some(output) = feed.session.poll_output()
         {
             turns += 1;
-            assert!(turns < 10_000, "a session does not come to rest");
+            assert!(
+                turns < 10_000,
+                "convergence: a session does not come to rest"
+            );
             if let Some(answer) = self.feed_output(node, connection, output)
                 && let Some(feed) = self.nodes[node].feeds.get_mut(&connection)
             {
@@ -189,8 +193,11 @@ impl World {
             |offset: &u64| m.role.history.epoch_at(*offset) == r.role.history.epoch_at(*offset);
         let shorter = m.end().offset.min(r.end().offset);
         let common = (1..=shorter).rev().find(same).unwrap_or(0);
-        let asked = r.wants_snapshot || !r.role.has_data || !r.up;
-        let needed = asked || common + 1 < m.log.first_offset();
+        // It has gone on since it said what it holds.
+        let gone = r.follow.as_ref().is_none_or(|f| f.connection != connection);
+        // An empty log is fed from its beginning, if that is still there.
+        let unusable = !r.role.has_data && r.end() > Position::ZERO;
+        let needed = gone || unusable || r.wants_snapshot || common + 1 < m.log.first_offset();
         self.checks.full_sync(needed, why.as_str());
     }
 }

@@ -40,7 +40,7 @@ impl Node {
         let membership = self.membership.as_ref();
         let membership = membership.filter(|m| !m.on_record().members.is_empty());
         let counts = |id| membership.is_none_or(|m| m.counts(id));
-        self.roster.coverage(Level::Durable, counts)
+        self.roster.coverage(self.level, counts)
     }
 
     /// What replicas are told never to give up.
@@ -125,7 +125,8 @@ impl Node {
 impl World {
     /// Acknowledged at k: so many other disks hold it, and each quorum that a failover may fence has one that does.
     pub(super) fn held(&self, node: usize, position: Position, acks: u32) {
-        let holds = |n: &&Node| n.durable >= position.offset && n.has(position);
+        let shows = |n: &Node| n.level == Level::Durable || n.shown.offset >= position.offset;
+        let holds = |n: &&Node| n.durable >= position.offset && n.has(position) && shows(n);
         let holders = self.nodes.iter().filter(|n| n.index != node && holds(n));
         self.checks.held(position, acks, holders.count());
         self.in_every_quorum(position);

@@ -96,6 +96,8 @@ pub(super) struct Node {
 
     // Lost with the process.
     pub(super) store: Store,
+    /// What of that is seen by those who read here.
+    pub(super) shown: Position,
     pub(super) writing: Option<u64>,
     /// On the node's clock.
     pub(super) permit_until: Time,
@@ -104,6 +106,8 @@ pub(super) struct Node {
     pub(super) waiting: VecDeque<Position>,
     /// Writes that wait for replicas, with how many.
     pub(super) waiters: Waiting<Position>,
+    /// What an acknowledgement has to say for them.
+    pub(super) level: Level,
     pub(super) membership: Option<Membership>,
     pub(super) changing: Option<Changing>,
     /// Counts replacements of the log: an fsync of an older one says nothing.
@@ -144,11 +148,13 @@ impl Node {
             durable: 0,
             checkpoint: Checkpoint::default(),
             store: Store::default(),
+            shown: Position::ZERO,
             writing: None,
             permit_until: 0,
             hold: None,
             waiting: VecDeque::new(),
             waiters: Waiting::default(),
+            level: Level::default(),
             membership: None,
             changing: None,
             log_version: 0,
@@ -176,6 +182,7 @@ impl Node {
             clock: self.clock,
             no_lease_until: self.no_lease_until,
             no_operator_until: self.no_operator_until,
+            level: self.level,
             deleted: self.deleted,
             log_version: self.log_version + 1,
             ..Node::new(self.index)
@@ -383,7 +390,7 @@ impl Node {
                 .values()
                 .any(|f| f.seat.is_some_and(|(i, _)| i == id))
         };
-        let live = self.roster.coverage(Level::Durable, live).in_sync();
+        let live = self.roster.coverage(self.level, live).in_sync();
         checks.admitted(self.index, acks, live);
         self.append_own(checks, now, epoch, changes).ok()?;
         self.waiting.push_back(self.end());

@@ -2,6 +2,7 @@
 
 use super::Time;
 use super::random::Random;
+use crate::concern::Level;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Course {
@@ -24,6 +25,8 @@ pub(super) struct Course {
     pub(super) checkpoints: bool,
     /// Replicas that have to acknowledge a write; 0 for asynchronous replication. Changed by chance where it is not 0.
     pub(super) acks: u32,
+    /// What an acknowledgement has to say.
+    pub(super) level: Level,
     /// How many volumes may be lost.
     pub(super) empties: u32,
 }
@@ -45,6 +48,7 @@ impl Course {
             checkpoints: true,
             acks: [0, 0, 1, 1, 2][random.below(5) as usize],
             empties: u32::from(random.chance(40)),
+            level: [Level::Durable, Level::Applied][random.below(2) as usize],
         }
     }
 
@@ -61,6 +65,7 @@ impl Course {
             log_size: 1_000_000,
             checkpoints: false,
             acks: 0,
+            level: Level::Durable,
             empties: 0,
         }
     }

@@ -12,6 +12,7 @@ use super::{HEARTBEAT, TIMEOUT, Time, WINDOW};
 use crate::auth::Token;
 use crate::batch::Batch;
 use crate::command::Command;
+use crate::concern::Level;
 use crate::frame;
 use crate::handshake::ReplicaLog;
 use crate::master::{self, LogView, MasterConfig, MasterSession, Serving};
@@ -33,7 +34,7 @@ pub(super) struct Feed {
 
 /// A connection from the replica's side.
 pub(super) struct Follow {
-    connection: u64,
+    pub(super) connection: u64,
     session: ReplicaSession,
     inbox: BytesMut,
     master: usize,
@@ -70,7 +71,7 @@ fn local(node: &Node) -> LocalLog {
             wants_snapshot: node.wants_snapshot,
         },
         durable: node.durable,
-        applied: node.store.applied.offset,
+        applied: node.shown.offset,
     }
 }
 
@@ -219,13 +220,18 @@ impl World {
 
     pub(super) fn follow_moved(&mut self, node: usize) {
         let clock = self.clock(node);
+        // What is applied is not seen at once everywhere: an index, a reader's copy follow.
+        let late = self.course.level == Level::Applied && self.random.chance(30);
         let n = &mut self.nodes[node];
+        if !late {
+            n.shown = n.store.applied;
+        }
         let target = n.master();
         if let Some(follow) = &mut n.follow {
             follow.over |= target != Some(follow.master);
             let progress = replica::Input::Progress {
                 durable: n.durable,
-                applied: n.store.applied,
+                applied: n.shown,
                 syncing: n.incoming.is_some(),
             };
             follow.session.handle(clock, progress);
@@ -278,7 +284,7 @@ impl World {
                 let keeps = n.keeps_covered(&n.role.history, to.position.offset);
                 self.checks.keeps(node, keeps, n.role.covered);
                 self.checks.undone(node, to.position.offset, |p| n.has(p));
-                match n.undo(to.position.offset) {
+                match n.undo(&self.checks, to.position.offset) {
                     Ok(true) => Some(Input::Truncated(local(n))),
                     Ok(false) => {
                         n.wants_snapshot = true;

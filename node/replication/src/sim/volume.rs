@@ -36,7 +36,7 @@ impl Node {
     }
 
     /// Undoes what is after `to`. Returns false, and changes nothing, when only a full sync helps.
-    pub(super) fn undo(&mut self, to: u64) -> Result<bool, Died> {
+    pub(super) fn undo(&mut self, checks: &Checks, to: u64) -> Result<bool, Died> {
         let checkpoint = self.checkpoint.end.position.offset;
         if checkpoint > to || self.log.chain_at(to).is_none() {
             return Ok(false);
@@ -54,6 +54,7 @@ impl Node {
             return Err(self.die());
         }
         self.recover();
+        checks.exact(self.index, &self.store, self.end());
         Ok(true)
     }
 
@@ -66,6 +67,7 @@ impl Node {
         if !fails || self.fuse.is_some_and(|f| f.torn.role_is_new) {
             self.log = incoming.log;
             self.store = incoming.store;
+            self.shown = self.store.applied;
             self.role.history = incoming.history;
             self.role.has_data = true;
             self.durable = self.end().offset;
@@ -81,7 +83,7 @@ impl Node {
             return Err(self.die());
         }
         self.wants_snapshot = false;
-        checks.exact(self.index, &self.store);
+        checks.exact(self.index, &self.store, self.end());
         Ok(())
     }
 
@@ -148,7 +150,7 @@ impl Node {
             self.role.has_data = false;
         }
         self.recover();
-        checks.exact(self.index, &self.store);
+        checks.exact(self.index, &self.store, self.end());
         self.connect_at = now;
         self.renew_at = 0;
         if let Standing::Master { epoch } = self.role.standing {
@@ -166,5 +168,6 @@ impl Node {
         for batch in self.log.after(from) {
             self.store.apply(batch, 0);
         }
+        self.shown = self.store.applied;
     }
 }

@@ -92,6 +92,7 @@ impl World {
     pub(super) fn new(seed: u64, course: Course) -> Self {
         let mut random = Random::new(seed);
         let mut nodes: Vec<Node> = (0..course.nodes).map(Node::new).collect();
+        nodes.iter_mut().for_each(|n| n.level = course.level);
         let mut operators = [Operator::default(), Operator::default()];
         operators[0].leads = true;
         if course.skewed {
@@ -153,7 +154,10 @@ impl World {
             self.happen(event);
             self.reap();
             self.positions();
-            assert!(self.sequence < MAX_EVENTS, "the run does not come to rest");
+            assert!(
+                self.sequence < MAX_EVENTS,
+                "convergence: the run does not come to rest"
+            );
         }
         self.now = until.min(self.course.end_at);
     }
@@ -370,7 +374,7 @@ impl World {
         let m = &self.nodes[master];
         for n in &self.nodes {
             self.checks.converged(n, m);
-            self.checks.exact(n.index, &n.store);
+            self.checks.exact(n.index, &n.store, n.end());
         }
         if self.course.acks > 0 {
             let acks = self.spec.acks;
