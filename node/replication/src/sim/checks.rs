@@ -1,6 +1,6 @@
 //! What must hold, one function each. A violation is a panic with the seed's trace position.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use uuid::Uuid;
 
@@ -43,6 +43,8 @@ pub(super) struct Checks {
     known: HashMap<Position, (Chain, u128)>,
     /// Which node and process opened an epoch.
     opened: BTreeMap<u64, (usize, u64)>,
+    /// Epochs in which something was written.
+    written: BTreeSet<u64>,
     highest_acknowledged: Position,
     /// When that was.
     pub(super) acknowledged_at: Time,
@@ -66,6 +68,8 @@ pub(super) struct Checks {
     pub(super) retakes: u64,
     pub(super) disk_failures: u64,
     pub(super) empties: u64,
+    /// Steps of an operator that status, Lease or a node refused.
+    pub(super) refused: u64,
 }
 
 impl Checks {
@@ -128,6 +132,21 @@ impl Checks {
             "epoch: {epoch} is opened by {owner:?} and by {:?}",
             (node, boot)
         );
+    }
+
+    /// Which nodes opened epochs, one after the other; several in a row count once.
+    pub(super) fn openers(&self) -> Vec<usize> {
+        let mut nodes: Vec<usize> = self.opened.values().map(|(node, _)| *node).collect();
+        nodes.dedup();
+        nodes
+    }
+
+    /// Those of them that wrote.
+    pub(super) fn masters(&self) -> Vec<usize> {
+        let owners = self.written.iter().filter_map(|e| self.opened.get(e));
+        let mut nodes: Vec<usize> = owners.map(|(node, _)| *node).collect();
+        nodes.dedup();
+        nodes
     }
 
     /// At most one node acknowledges in an epoch, none below one that was acknowledged in or promised.
@@ -342,7 +361,8 @@ impl Checks {
     }
 
     /// A write is admitted only while as many replicas are connected as have to acknowledge it.
-    pub(super) fn admitted(&self, node: usize, acks: usize, live: usize) {
+    pub(super) fn admitted(&mut self, node: usize, epoch: u64, acks: usize, live: usize) {
+        self.written.insert(epoch);
         assert!(
             live >= acks,
             "counting: node {node} admits a write for {acks} replicas, {live} are connected"

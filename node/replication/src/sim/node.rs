@@ -391,7 +391,7 @@ impl Node {
                 .any(|f| f.seat.is_some_and(|(i, _)| i == id))
         };
         let live = self.roster.coverage(self.level, live).in_sync();
-        checks.admitted(self.index, acks, live);
+        checks.admitted(self.index, epoch, acks, live);
         self.append_own(checks, now, epoch, changes).ok()?;
         self.waiting.push_back(self.end());
         Some(self.end())

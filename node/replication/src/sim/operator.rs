@@ -169,6 +169,18 @@ pub(super) struct Operator {
     seen: (u64, Time),
 }
 
+impl Operator {
+    /// How long the Lease has been the same, as far as this instance has seen, on its clock.
+    pub(super) fn unchanged(&self, now: Time) -> Time {
+        self.clock.monotonic(now) - self.seen.1
+    }
+
+    /// Whether steps of a plan are left.
+    pub(super) fn is_amid(&self) -> bool {
+        self.pass.as_ref().is_some_and(|p| !p.steps.is_empty())
+    }
+}
+
 impl World {
     pub(super) fn operate(&mut self, index: usize) {
         let now = self.now;
@@ -237,7 +249,7 @@ impl World {
             status: self.status.clone(),
             grant: self.lease.grant.clone(),
             version: self.lease.version,
-            unchanged: clock - operator.seen.1,
+            unchanged: operator.unchanged(self.now),
             nodes,
             request: self.request,
             spec: self.spec,
@@ -288,6 +300,7 @@ impl World {
             }
             Step::Record(status) => {
                 if pass.version != self.status_version {
+                    self.checks.refused += 1;
                     return false;
                 }
                 self.status_version += 1;
@@ -360,6 +373,7 @@ impl World {
             (_, None) => false,
         };
         if !goes_on {
+            self.checks.refused += 1;
             self.operators[index].pass = None;
         } else if self.now >= self.operators[index].stalled_until {
             self.go_on(index);
@@ -388,6 +402,7 @@ impl World {
             Expect::Version(version) => version == self.lease.version,
         };
         if !as_expected {
+            self.checks.refused += 1;
             return false;
         }
         let holder = grant.holder;

@@ -56,8 +56,8 @@ impl Course {
     pub(super) fn scripted() -> Self {
         Course {
             nodes: 3,
-            heal_at: 5_000,
-            end_at: 9_000,
+            heal_at: 10_000,
+            end_at: 14_000,
             faults: false,
             skewed: false,
             jumps: false,
