@@ -77,25 +77,32 @@ impl Breakage {
         Breakage::AlwaysSnapshot,
     ];
 
-    /// The file that it is in. Those in `sim/` stand for a line of the node's writer.
+    /// Where it is. What is in `sim/` stands for something outside this crate, of which the simulator has a model: the
+    /// node (`node/src`) or the operator (`operator/src`). The file there is named beside it.
     pub(crate) fn place(self) -> &'static str {
         match self {
             Breakage::DropEpochCheck => "command/decide.rs, greeting.rs",
-            Breakage::ResumeOneOff | Breakage::SkipTruncate | Breakage::AlwaysSnapshot => {
-                "handshake.rs"
-            }
-            Breakage::RecordUncovered | Breakage::CoverOldEpochs => "sim/members.rs",
-            Breakage::FenceOneTooFew => "sim/settle.rs",
-            Breakage::LeadByNonMember | Breakage::ElectUnsecured => "sim/plan.rs",
+            Breakage::AlwaysSnapshot => "handshake.rs",
+            Breakage::ResumeOneOff => "handshake.rs, replica/greeting.rs",
+            Breakage::SkipTruncate => "handshake.rs, replica.rs",
             Breakage::CountOneAckForAll | Breakage::RecordUnsecured => "concern.rs",
             Breakage::AckBeforeAppend | Breakage::SnapshotExactTooEarly => "replica.rs",
             Breakage::UnboundedWindow => "master.rs",
             Breakage::CountDeadReplicas => "roster.rs",
-            Breakage::HandOverWithoutWaiting => "command/decide.rs, sim/control.rs",
-            Breakage::ResetOffsetsOnRestart | Breakage::SkipFsync => "sim/node.rs",
-            Breakage::KeepEpochOnRestart => "sim/volume.rs",
-            Breakage::StampCurrentOffset => "sim/disk.rs",
-            Breakage::DemotedKeepsFeeding => "sim/feeds.rs",
+            Breakage::HandOverWithoutWaiting => {
+                "command/decide.rs, sim/control.rs (node: writer/control.rs)"
+            }
+            Breakage::RecordUncovered => "sim/members.rs (node: lease/leadership.rs)",
+            Breakage::CoverOldEpochs => "sim/members.rs (node: link/table.rs)",
+            Breakage::SkipFsync => "sim/members.rs (node: writer/thread.rs)",
+            Breakage::ResetOffsetsOnRestart => "sim/node.rs (node: journal/recover.rs)",
+            Breakage::KeepEpochOnRestart => "sim/volume.rs (node: lease/leadership.rs)",
+            Breakage::StampCurrentOffset => "sim/disk.rs (node: store.rs)",
+            Breakage::DemotedKeepsFeeding => "sim/feeds.rs (node: link/feed.rs)",
+            Breakage::FenceOneTooFew => "sim/settle.rs (operator: plan/concern.rs)",
+            Breakage::LeadByNonMember | Breakage::ElectUnsecured => {
+                "sim/plan.rs (operator: plan/concern.rs)"
+            }
         }
     }
 }
