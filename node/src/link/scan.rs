@@ -38,10 +38,7 @@ impl Scan {
             .pin(from)
             .ok_or("the log could not be held for a snapshot")?;
         let (sender, pieces) = mpsc::channel(AHEAD);
-        let scan = move || {
-            background::step_back();
-            run(&store, &sender);
-        };
+        let scan = move || run(&store, &sender);
         let thread = std::thread::Builder::new().name("scan".to_owned());
         let thread = thread.spawn(scan);
         thread.map_err(|error| format!("no thread for a snapshot: {error}"))?;
@@ -66,6 +63,8 @@ impl Scan {
 
 fn run(store: &Arc<Store>, pieces: &mpsc::Sender<Piece>) {
     let mut scan = store.scan();
+    // Not before: nothing is applied while a scan begins.
+    background::step_back();
     if pieces
         .blocking_send(Piece::Begin(scan.header().clone()))
         .is_err()

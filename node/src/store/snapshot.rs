@@ -46,6 +46,8 @@ use super::{Digest, Store, now_ms};
 
 /// A chunk is closed when it has grown to this many bytes.
 const CHUNK_BYTES: usize = 1 << 20;
+/// Slots that are read under one lock.
+const STRETCH: usize = 64;
 /// Index and CRC32.
 const CHUNK_HEAD: usize = 8;
 
@@ -231,8 +233,8 @@ impl SnapshotScan {
         }
         while let Some(collection) = self.collections.get(self.next.0) {
             let content = collection.read();
-            // One block under one lock, so that writes go on.
-            let end = (self.next.1 + content.slots.block_slots()).min(content.slots.len());
+            // A few under one lock, so that writes go on: whoever waits for it waits for a thread that has stepped back.
+            let end = (self.next.1 + STRETCH).min(content.slots.len());
             while self.next.1 < end {
                 if let Some(slot) = content.slots.slot(self.next.1) {
                     let vector = content.slots.vector(self.next.1);
