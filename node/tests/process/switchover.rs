@@ -211,4 +211,6 @@ async fn writes_that_wait_for_more_replicas_than_the_target_are_answered_before_
             assert!(all.iter().any(|(found, _)| *found == id), "{id} is missing");
         }
     }
+    let old = Arc::into_inner(old).unwrap();
+    agree([(&fast, new), (&first, old), (&slow, last)]).await;
 }

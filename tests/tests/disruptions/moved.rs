@@ -48,5 +48,5 @@ async fn moved(scope: Scope) -> Result<()> {
         report.reasons
     );
     assert_eq!(cluster.master().await?.0, master);
-    cluster.caught_up(&pod, seconds(60)).await
+    cluster.same_digests().await
 }

@@ -52,7 +52,7 @@ async fn replaced(scope: Scope) -> Result<()> {
         "{:?}",
         report.reasons
     );
-    Ok(())
+    cluster.same_digests().await
 }
 
 /// An operator that may see the namespaces of a list only does all that it does.

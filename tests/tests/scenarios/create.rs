@@ -51,7 +51,8 @@ async fn create_and_read(scope: Scope) -> Result<()> {
     apart(&scope, &cluster).await?;
     endpoints(&cluster, &replicas).await?;
     status(&cluster, &replicas).await?;
-    services(&scope, &cluster, &replicas).await
+    services(&scope, &cluster, &replicas).await?;
+    cluster.same_digests().await
 }
 
 /// No machine takes all copies of the data along.
