@@ -33,7 +33,7 @@ impl Reach {
             Reach::Zero => "0".to_owned(),
             Reach::Times { redis, tuned } => {
                 let redis = redis.map_or(String::new(), |times| format!("{times} × Redis, "));
-                format!("≥ {redis}{tuned} × tuned")
+                format!("as good as {redis}{tuned} × tuned")
             }
         }
     }
