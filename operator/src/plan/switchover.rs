@@ -99,7 +99,7 @@ fn begin(draft: &mut Draft<'_>, mut target: TargetStatus, master: &MasterStatus,
 }
 
 /// A handover was begun, by this process or the one before.
-fn resume(draft: &mut Draft<'_>, mut target: TargetStatus, master: &MasterStatus, grant: &Grant) {
+fn resume(draft: &mut Draft<'_>, target: TargetStatus, master: &MasterStatus, grant: &Grant) {
     let world = draft.world;
     if grant.epoch != target.from_epoch {
         let text = format!(
@@ -115,43 +115,8 @@ fn resume(draft: &mut Draft<'_>, mut target: TargetStatus, master: &MasterStatus
         );
         return draft.wait(Severity::Blocked, reason::MASTER_UNREACHABLE, text);
     };
-    let handed_over = old
-        .state()
-        .is_some_and(|s| s.role != Role::Master && s.promised_epoch >= target.epoch);
-    if handed_over {
-        return match target.node_id.and_then(|id| world.node(id)) {
-            Some(new) if !may_lead(&grant.concern, new) => {
-                let text =
-                    "the target is no member by now: the most advanced member becomes the master";
-                grant::reelect(draft, target, text);
-            }
-            Some(new) if seconds_since(draft.now(), &target.deadline) <= HOLD_SECS => {
-                go(draft, target, old, new, grant);
-            }
-            // It may have been handed over at the last moment, or found so by another operator: from now on it has as
-            // long as one attempt.
-            Some(new) if target.step_at.0 < target.deadline.0 => {
-                target.step_at = draft.time();
-                target.deadline = draft.time();
-                draft.memory.target = Some(target.clone());
-                draft.record();
-                go(draft, target, old, new, grant);
-            }
-            // It was handed to somebody else, by a command that came late, or its target cannot take it.
-            Some(_) => {
-                let text = "the target cannot take over what was handed over: the most advanced node becomes the master";
-                grant::reelect(draft, target, text);
-            }
-            None if draft.now() > target.deadline.0 => {
-                let text = "the target is gone after the handover: the most advanced node becomes the master";
-                grant::reelect(draft, target, text);
-            }
-            None => draft.wait(
-                Severity::Trouble,
-                reason::PROMOTION_WAITS,
-                "the target does not answer after the handover",
-            ),
-        };
+    if has_stopped(old, &target) {
+        return finish(draft, target, old, grant);
     }
     if !still_asked_for(draft, &target) {
         return give_up(
@@ -178,6 +143,48 @@ fn resume(draft: &mut Draft<'_>, mut target: TargetStatus, master: &MasterStatus
     match outcome {
         Ok((old, new)) => go(draft, target, old, new, grant),
         Err(trouble) => draft.wait(Severity::Progress, reason::PROMOTION_WAITS, trouble),
+    }
+}
+
+/// Whether the old master has stopped writing and accepts nothing below the new epoch: it does not go on by itself.
+fn has_stopped(old: &Member, target: &TargetStatus) -> bool {
+    old.state()
+        .is_some_and(|s| s.role != Role::Master && s.promised_epoch >= target.epoch)
+}
+
+/// Nobody writes: the target takes over soon, or the most advanced node does.
+fn finish(draft: &mut Draft<'_>, mut target: TargetStatus, old: &Member, grant: &Grant) {
+    let world = draft.world;
+    let new = target.node_id.and_then(|id| world.node(id));
+    if new.is_some_and(|new| !may_lead(&grant.concern, new)) {
+        let text = "the target is no member by now: the most advanced member becomes the master";
+        return grant::reelect(draft, target, text);
+    }
+    // Its time to begin is over. From when that is seen first, however early or late, it has as long as one attempt.
+    if target.step_at.0 < target.deadline.0 {
+        target.step_at = draft.time();
+        target.deadline = draft.time();
+        draft.memory.target = Some(target.clone());
+        draft.record();
+    }
+    let patient = seconds_since(draft.now(), &target.step_at) <= HOLD_SECS;
+    match new {
+        Some(new) if patient => go(draft, target, old, new, grant),
+        None if patient => draft.wait(
+            Severity::Trouble,
+            reason::PROMOTION_WAITS,
+            "the target does not answer after the handover",
+        ),
+        // The master stopped for somebody else, by a command that came late, or the target cannot take over.
+        Some(_) => {
+            let text = "the target cannot take over what was handed over: the most advanced node becomes the master";
+            grant::reelect(draft, target, text);
+        }
+        None => {
+            let text =
+                "the target is gone after the handover: the most advanced node becomes the master";
+            grant::reelect(draft, target, text);
+        }
     }
 }
 
@@ -375,14 +382,10 @@ fn unfit(
 pub(super) fn becomes_failover(draft: &mut Draft<'_>, mut target: TargetStatus, request: &Promote) {
     let holder = draft.world.lease.grant().and_then(|g| g.holder.as_ref());
     let granted = holder.is_some_and(|h| Some(h.node_id) == target.node_id);
-    let alive = draft
-        .memory
-        .master
-        .as_ref()
-        .and_then(|m| draft.world.node(m.node_id))
-        .is_some();
-    // Once the epoch is the target's, the old master can do nothing about it, whether it answers or not.
-    if alive && !granted {
+    let master = draft.memory.master.as_ref();
+    let old = master.and_then(|m| draft.world.node(m.node_id));
+    // Once the epoch is the target's, or has ended, the old master can do nothing about it, whether it answers or not.
+    if old.is_some_and(|old| !has_stopped(old, &target)) && !granted {
         return advance(draft, target);
     }
     if let Some(id) = &target.request_id {

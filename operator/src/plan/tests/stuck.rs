@@ -151,14 +151,26 @@ fn a_handover_that_is_always_refused_ends_at_the_deadline() {
     assert_eq!(model.master().as_deref(), Some("demo-master-0"));
 }
 
-#[test]
-fn what_a_late_command_handed_over_to_another_target_ends_in_an_election() {
+/// An hour for a switchover to `demo-replica-1` whose handover is refused so far.
+fn begun_with_an_hour() -> Model {
     let mut model = Model::healthy(3);
     model.node("demo-master-0").refuses.push("handover");
     model.ask("a", PromoteMode::Switchover, Some("demo-replica-1"));
+    model
+        .cluster
+        .spec
+        .promote
+        .as_mut()
+        .unwrap()
+        .deadline_seconds = 3600;
     model.pass();
+    assert_eq!(step(&model), Some(TargetStep::HandingOver));
+    model
+}
+
+/// An earlier attempt's command, which nobody waits for any more, ends the master's epoch for another target.
+fn hand_to_another(model: &mut Model) {
     let target = model.status.target.clone().unwrap();
-    // An earlier attempt's command, which nobody waits for any more.
     let plan = HandedOver {
         from_epoch: target.from_epoch,
         epoch: target.epoch,
@@ -171,16 +183,85 @@ fn what_a_late_command_handed_over_to_another_target_ends_in_an_election() {
     ] {
         model.command("demo-master-0", &command).unwrap();
     }
+    assert_eq!(model.master(), None);
+}
+
+/// Somebody writes again within so many seconds, and has everything.
+fn writes_within(model: &mut Model, secs: u64) {
     let acknowledged = model.acknowledged;
-    for _ in 0..200 {
+    for _ in 0..secs * 4 {
         model.pass();
     }
     let master = model
         .master()
         .unwrap_or_else(|| panic!("{:#?}", model.status));
     assert!(model.node(&master).facts.end.offset > acknowledged);
-    assert_eq!(last(&model).result, PromotionResult::Succeeded);
-    assert_eq!(last(&model).lost_operations, Some(0));
+    model.settle();
+    assert_eq!(last(model).result, PromotionResult::Succeeded);
+    assert_eq!(last(model).lost_operations, Some(0));
+}
+
+#[test]
+fn what_a_late_command_handed_over_to_another_target_ends_in_an_election_whatever_the_deadline() {
+    let mut model = begun_with_an_hour();
+    hand_to_another(&mut model);
+    writes_within(&mut model, 10);
+    model.assert_sound();
+}
+
+#[test]
+fn a_master_that_was_fenced_in_the_middle_of_a_handover_is_replaced_whatever_the_deadline() {
+    let mut model = begun_with_an_hour();
+    let cluster = model.status.cluster.unwrap();
+    let epoch = model.status.target.as_ref().unwrap().epoch;
+    let fence = Command::Fence { cluster, epoch };
+    model.command("demo-master-0", &fence).unwrap();
+    assert_eq!(model.master(), None);
+    writes_within(&mut model, 10);
+    model.assert_sound();
+}
+
+#[test]
+fn a_target_that_dies_after_the_handover_is_not_waited_for_until_the_deadline() {
+    let mut model = begun_with_an_hour();
+    model.node("demo-master-0").refuses.clear();
+    let plan = model.plan();
+    let handover = |s: &Step| matches!(s, Step::Handover { .. });
+    let handover = plan.steps.iter().position(handover).unwrap();
+    model.pass_until(handover + 1);
+    model.kill("demo-replica-1");
+    assert_eq!(model.master(), None);
+    writes_within(&mut model, 15);
+    model.revive("demo-replica-1");
+    model.settle();
+    model.assert_sound();
+}
+
+#[test]
+fn a_failover_can_be_asked_for_when_the_master_handed_over_to_another_target() {
+    let mut model = begun_with_an_hour();
+    hand_to_another(&mut model);
+    model.pass();
+    model.ask("b", PromoteMode::Failover, None);
+    writes_within(&mut model, 2);
+    assert_eq!(model.status.handled_requests, ["a", "b"]);
+    model.assert_sound();
+}
+
+#[test]
+fn a_handover_that_is_found_done_long_after_it_began_goes_on_to_its_target() {
+    let mut model = begun_with_an_hour();
+    model.node("demo-master-0").refuses.clear();
+    let plan = model.plan();
+    let handover = |s: &Step| matches!(s, Step::Handover { .. });
+    let handover = plan.steps.iter().position(handover).unwrap();
+    model.pass_until(handover + 1);
+    assert_eq!(model.master(), None);
+    // No operator for ten minutes.
+    model.pass_time(600_000);
+    model.pass();
+    assert_eq!(model.master().as_deref(), Some("demo-replica-1"));
+    assert_eq!(last(&model).mode, PromoteMode::Switchover);
     model.settle();
     model.assert_sound();
 }
