@@ -104,32 +104,32 @@ enum Check {
 
 fn check(draft: &Draft<'_>, target: &TargetStatus, concern: &Concern) -> Result<(), Check> {
     let (world, secured) = (draft.world, draft.secured());
-    let candidates: Vec<_> = candidates(world, concern).collect();
-    let Some((next, best)) = candidates.iter().max_by_key(|(_, position)| *position) else {
+    let candidates = candidates(world, concern);
+    let Some(furthest) = candidates.clone().map(|(_, position)| position).max() else {
         return Err(Check::NotYet("no node that holds data answers".to_owned()));
     };
     let (answering, needed) = quorum(world, concern, None);
     if answering < needed {
         return Err(Check::NotYet(too_few(concern, answering, needed)));
     }
-    if !has_secured(concern, secured, *best) {
-        return Err(Check::NotYet(unsecured(secured, *best)));
-    }
+    let chosen = choice(world, target, concern, secured, candidates.clone());
+    let Some((next, end)) = chosen else {
+        return Err(Check::NotYet(unsecured(secured, furthest)));
+    };
     if let Some(wanted) = &target.wanted {
-        let Some((_, position)) = candidates.iter().find(|(m, _)| m.pod == *wanted) else {
+        let Some((member, position)) = candidates.clone().find(|(m, _)| m.pod == *wanted) else {
             return Err(Check::NotYet(format!(
                 "{wanted} does not answer, or holds no data"
             )));
         };
-        if position < best {
-            let ahead: Vec<_> = candidates
-                .iter()
-                .filter(|(_, p)| p == best)
-                .map(|(m, _)| m.pod.as_str())
-                .collect();
+        if member.pod != next.pod {
+            let found = member.state().and_then(|s| s.unlike.as_ref());
+            let found = found.map_or_else(String::new, |found| {
+                format!(", its data found not to be its master's ({found})")
+            });
             return Err(Check::Refused(format!(
-                "{wanted} is at {position}, {} at {best}: name that one, or none",
-                ahead.join(" and ")
+                "{wanted} is at {position}{found}, {} at {end}: name {}, or none",
+                next.pod, next.pod
             )));
         }
     }
@@ -170,6 +170,30 @@ fn candidate(member: &Member) -> Option<(&Member, Position)> {
     let state = member.state()?;
     let usable = state.has_data && state.role != Role::Master;
     usable.then_some((member, state.position))
+}
+
+/// Who becomes the master, of those who could.
+fn choice<'w>(
+    world: &World,
+    target: &TargetStatus,
+    concern: &Concern,
+    secured: Position,
+    candidates: impl DoubleEndedIterator<Item = (&'w Member, Position)>,
+) -> Option<(&'w Member, Position)> {
+    // Of those that hold the same: one whose data is sound, one that did not fail to take over before, the one that was
+    // asked for, one that stays, the first.
+    let sound = |m: &Member| m.state().is_some_and(|s| s.unlike.is_none());
+    let rank = |m: &Member| {
+        let wanted = target.wanted.as_ref() == Some(&m.pod);
+        let failed = m.state().is_some_and(|s| target.avoid == Some(s.node_id));
+        (sound(m), !failed, wanted, world.is_wanted(m))
+    };
+    // Where nothing is promised about acknowledged writes, sound data comes before more of it.
+    let asynchronous = concern.acks == 0;
+    candidates
+        .filter(|(_, end)| has_secured(concern, secured, *end))
+        .rev()
+        .max_by_key(|(m, end)| (asynchronous && sound(m), *end, rank(m)))
 }
 
 /// Whether the old master's leadership may be ended. It can no longer acknowledge anything then.
@@ -361,20 +385,7 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
     }
     let promisers = candidates(world, &grant.concern).filter(|(m, _)| has_promised(m));
     let furthest = promisers.clone().map(|(_, position)| position).max();
-    let promisers = promisers.filter(|(_, end)| has_secured(&grant.concern, grant.secured, *end));
-    // Of those that hold the same: one whose data is sound, one that did not fail to take over before, the one that was
-    // asked for, one that stays, the first.
-    let sound = |m: &Member| m.state().is_some_and(|s| s.unlike.is_none());
-    let rank = |m: &Member| {
-        let wanted = target.wanted.as_ref() == Some(&m.pod);
-        let failed = m.state().is_some_and(|s| target.avoid == Some(s.node_id));
-        (sound(m), !failed, wanted, world.is_wanted(m))
-    };
-    // Where nothing is promised about acknowledged writes, sound data comes before more of it.
-    let asynchronous = grant.concern.acks == 0;
-    let best = promisers
-        .rev()
-        .max_by_key(|(m, position)| (asynchronous && sound(m), *position, rank(m)));
+    let best = choice(world, &target, &grant.concern, grant.secured, promisers);
     let Some((member, position)) = best else {
         let text = furthest.map_or_else(
             || "no node that holds data answers".to_owned(),

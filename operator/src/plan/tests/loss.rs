@@ -75,6 +75,64 @@ fn a_failover_to_an_older_log_is_refused_before_anything_is_fenced_when_it_loses
     assert_eq!(model.node("demo-master-0").facts.promised, promised);
 }
 
+/// The master died. The first replica's data is sound and lacks 10 operations; the second's has them and is not sound.
+fn the_furthest_is_not_sound() -> Model {
+    let mut model = Model::healthy(3);
+    model.node(PODS[1]).stalled = true;
+    model.node(PODS[0]).facts.end.offset += 10;
+    model.pass();
+    model.node(PODS[2]).unlike = Some("the digest at 1.7".into());
+    model.kill(PODS[0]);
+    model.node(PODS[1]).stalled = false;
+    model
+}
+
+fn ends_soon(model: &mut Model) {
+    for _ in 0..100 {
+        model.pass();
+    }
+    assert_eq!(model.status.target, None);
+}
+
+#[test]
+fn what_may_be_lost_is_judged_by_the_node_that_would_be_elected() {
+    for (most, result) in [
+        (5, PromotionResult::Refused),
+        (20, PromotionResult::Succeeded),
+    ] {
+        let mut model = the_furthest_is_not_sound();
+        let lost = seen(&model).offset - model.node(PODS[1]).facts.end.offset;
+        assert_eq!(lost, 10);
+        let promised = model.node(PODS[1]).facts.promised;
+        model.ask("a", PromoteMode::Failover, None);
+        let promote = model.cluster.spec.promote.as_mut();
+        promote.unwrap().max_lag_operations = Some(most);
+        ends_soon(&mut model);
+        assert_eq!(last(&model).result, result, "{}", last(&model).message);
+        if result == PromotionResult::Refused {
+            assert_eq!(model.node(PODS[1]).facts.promised, promised);
+            continue;
+        }
+        assert_eq!(model.master().as_deref(), Some(PODS[1]));
+        assert_eq!(last(&model).lost_operations, Some(lost));
+    }
+}
+
+#[test]
+fn a_named_target_is_refused_exactly_when_another_would_be_elected() {
+    let mut model = the_furthest_is_not_sound();
+    model.ask("a", PromoteMode::Failover, Some(PODS[2]));
+    ends_soon(&mut model);
+    let said = last(&model).message;
+    assert_eq!(last(&model).result, PromotionResult::Refused, "{said}");
+    assert!(said.contains("the digest at 1.7"), "{said}");
+    assert!(said.contains("name demo-replica-0, or none"), "{said}");
+    model.ask("b", PromoteMode::Failover, Some(PODS[1]));
+    model.settle();
+    assert_eq!(last(&model).result, PromotionResult::Succeeded);
+    assert_eq!(model.master().as_deref(), Some(PODS[1]));
+}
+
 #[test]
 fn what_a_master_held_that_comes_back_with_another_volume_is_counted() {
     let mut model = Model::healthy(3);
