@@ -9,7 +9,7 @@ use kube::{Api, ResourceExt};
 use tokio::sync::oneshot;
 use vectorizer_e2e::checker::pod::Checker;
 use vectorizer_e2e::cluster::{self, Cluster, START};
-use vectorizer_e2e::failure::{OrFail, Result, ensure};
+use vectorizer_e2e::failure::{Failure, OrFail, Result, ensure};
 use vectorizer_e2e::machine::Trigger;
 use vectorizer_e2e::pods::is_ready;
 use vectorizer_e2e::scope::{OPERATOR_NAMESPACE, Scope, scenario};
@@ -30,6 +30,8 @@ async fn a_promotion_is_finished_by_the_next_operator_when_the_first_is_killed()
 async fn operator_killed(scope: Scope) -> Result<()> {
     let cluster = Cluster::start(&scope, "steady", 2).await?;
     let checker = Checker::start(&scope, &cluster, None).await?;
+    // A test before this one may have replaced them.
+    operators_ready(&scope).await?;
     let (mut caught, mut rounds) = (0, 0);
     while rounds < ROUNDS || (caught == 0 && rounds < AT_MOST) {
         let (round, later) = (rounds, Duration::from_millis(rounds % ROUNDS * LATER_MS));
@@ -75,10 +77,7 @@ async fn kill_when_begun(
     aimed: oneshot::Sender<()>,
 ) -> Result<bool> {
     let operators: Api<Pod> = Api::namespaced(scope.client.clone(), OPERATOR_NAMESPACE);
-    let pods = operators
-        .list(&ListParams::default())
-        .await
-        .or_fail("operators")?;
+    let pods = ready_operators(&operators).await?;
     let only = WatchParams::default().fields(&format!("metadata.name={}", cluster.name));
     let aims = pods.iter().map(|pod| {
         let (client, name) = (&scope.client, pod.name_any());
@@ -97,13 +96,16 @@ async fn kill_when_begun(
             if let Ok(WatchEvent::Modified(object)) = event
                 && !object.data["status"]["target"].is_null()
             {
-                return;
+                return Ok(());
             }
         }
+        Err(Failure::new(
+            "the watch ended before the promotion had begun",
+        ))
     };
     tokio::time::timeout(seconds(60), begun)
         .await
-        .or_fail("the promotion to begin")?;
+        .or_fail("the promotion to begin")??;
     tokio::time::sleep(later).await;
     futures::future::try_join_all(triggers.into_iter().map(Trigger::pull)).await?;
     let caught = !cluster.object().await?["status"]["target"].is_null();
@@ -119,14 +121,20 @@ async fn kill_when_begun(
     Ok(caught)
 }
 
+/// Those that can be aimed at: one that is on its way in or out has no process to kill.
+async fn ready_operators(operators: &Api<Pod>) -> Result<Vec<Pod>> {
+    let pods = operators.list(&ListParams::default()).await;
+    Ok(pods
+        .or_fail("operators")?
+        .into_iter()
+        .filter(is_ready)
+        .collect())
+}
+
 async fn operators_ready(scope: &Scope) -> Result<()> {
     let operators: Api<Pod> = Api::namespaced(scope.client.clone(), OPERATOR_NAMESPACE);
     until("the operator to be back", seconds(120), || async {
-        let pods = operators
-            .list(&ListParams::default())
-            .await
-            .or_fail("operators")?;
-        let ready = pods.iter().filter(|pod| is_ready(pod)).count();
+        let ready = ready_operators(&operators).await?.len();
         ensure(ready >= 2, || format!("{ready} are ready"))
     })
     .await
