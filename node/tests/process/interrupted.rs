@@ -54,13 +54,14 @@ async fn interrupted() -> Interrupted {
     })
     .await;
     // What the relay has passed on, the replica may have yet to read.
-    until("the replica to have joined", async || {
+    let begun = until("the replica to have joined", async || {
         match replica.stats().await.full_syncs {
             0 => Err(()),
-            begun => Ok(assert_eq!(begun, 1)),
+            begun => Ok(begun),
         }
     })
     .await;
+    assert_eq!(begun, 1);
     assert_eq!(replica.end().await.offset, 0);
     Interrupted {
         at_home,
