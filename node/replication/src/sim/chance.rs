@@ -192,9 +192,10 @@ impl World {
         }
     }
 
+    /// Whether another volume holds any of it: one on which nothing was durable yet is empty after a restart.
     fn others_have_data(&self, node: usize) -> bool {
         let mut others = self.nodes.iter().filter(|n| n.index != node);
-        others.any(|n| n.role.has_data)
+        others.any(|n| n.role.has_data && n.durable > 0)
     }
 
     /// A volume is lost, and the node comes back with an empty one.

@@ -285,7 +285,10 @@ impl World {
                 self.checks.keeps(node, keeps, n.role.covered);
                 self.checks.undone(node, to.position.offset, |p| n.has(p));
                 match n.undo(&self.checks, to.position.offset) {
-                    Ok(true) => Some(Input::Truncated(local(n))),
+                    Ok(true) => {
+                        self.checks.durable(n.id, n.durable);
+                        Some(Input::Truncated(local(n)))
+                    }
                     Ok(false) => {
                         n.wants_snapshot = true;
                         Some(Input::CannotTruncate)
