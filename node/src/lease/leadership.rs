@@ -68,7 +68,8 @@ impl Leadership {
     }
 
     /// Brings members and acknowledgements to `wish`, in the order that keeps every answered write in every quorum. A
-    /// wish of somebody who knew something else to be on record is refused: it is from before.
+    /// wish of somebody who knew something else to be on record is refused: it is from before. So is one that adds a node
+    /// which is not in sync.
     ///
     /// Answered when it is on record. After an error it is as it was before, or stricter: what is in use then holds for
     /// what was on record and for the wish, until the next attempt clears that up.
@@ -96,6 +97,16 @@ impl Leadership {
             .map_err(|e| unconfirmed(epoch, &e))?;
         if recorded != *known && recorded != *wish {
             let message = "something else is on record by now: read the lease again";
+            return Err(ApiError::new(ErrorCode::Conflict, message));
+        }
+        // Who was there when the command was given may be gone, its volume too: recorded now, a failover would have to
+        // wait for it.
+        let own = writer.state().borrow().node_id;
+        let mut joins = wish.members.difference(&recorded.members);
+        let absent = joins.find(|id| **id != own && replicas.durable_of(**id).is_none());
+        if let Some(absent) = absent {
+            let message =
+                format!("{absent} is not in sync with this master: a member is added once it is");
             return Err(ApiError::new(ErrorCode::Conflict, message));
         }
         let not_here = || ApiError::new(ErrorCode::Conflict, "this node is no longer the master");

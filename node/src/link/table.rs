@@ -96,7 +96,7 @@ impl Default for ReplicaTable {
 }
 
 /// One live session's place in the table; dropping it ends the session there.
-pub(super) struct Seat {
+pub(crate) struct Seat {
     table: ReplicaTable,
     node_id: Uuid,
     session: SessionNumber,
@@ -288,7 +288,7 @@ impl ReplicaTable {
     /// This node is master of `epoch`: whoever was fed in an earlier one is listed no more.
     ///
     /// Said by the first to notice, be it a replica's session or the task that watches the role.
-    pub(super) fn enter(&self, epoch: u64, first_offset: u64) {
+    pub(crate) fn enter(&self, epoch: u64, first_offset: u64) {
         let mut own = self.epoch.lock();
         if epoch > *own {
             *own = epoch;
@@ -314,7 +314,7 @@ impl ReplicaTable {
         self.changed.send_replace(());
     }
 
-    pub(super) fn join(
+    pub(crate) fn join(
         &self,
         (epoch, first_offset): (u64, u64),
         peer: Peer,
@@ -368,7 +368,7 @@ impl Seat {
         self.table.changed.send_replace(());
     }
 
-    pub(super) fn synced(&self) {
+    pub(crate) fn synced(&self) {
         let mut roster = self.table.roster.lock();
         roster.synced(self.node_id, self.session);
         drop(roster);

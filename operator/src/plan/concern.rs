@@ -5,8 +5,10 @@
 
 use std::collections::BTreeSet;
 
+use uuid::Uuid;
 use vectorizer_api::concern::Concern;
 use vectorizer_api::position::Position;
+use vectorizer_api::replication::ReplicaStatus;
 
 use super::{Draft, Severity, Step};
 use crate::names::reason;
@@ -42,7 +44,11 @@ pub(super) fn settle(draft: &mut Draft<'_>) {
     if wanted == 0 && record.acks == 0 && record.members.is_empty() {
         return;
     }
-    let mut members = members(world, record);
+    // Who is in sync is not known: the next pass asks again.
+    if world.replicas.is_none() {
+        return;
+    }
+    let mut members = members(world, state.node_id, record);
     let mut acks = wanted;
     let replicas =
         |members: &BTreeSet<_>| u32::try_from(members.len().saturating_sub(1)).unwrap_or(u32::MAX);
@@ -53,8 +59,8 @@ pub(super) fn settle(draft: &mut Draft<'_>) {
         acks = wanted.min(joined);
         let new = record.members.is_empty();
         let text = format!(
-            "writeConcern.acks is {wanted} and {} replicas hold data: waiting for more to join",
-            replicas(&self::members(world, &Concern::default()))
+            "writeConcern.acks is {wanted} and {} replicas are in sync: waiting for more to join",
+            replicas(&self::members(world, state.node_id, &Concern::default()))
         );
         draft.wait(Severity::Trouble, reason::WRITE_CONCERN_PENDING, text);
         if new {
@@ -81,13 +87,12 @@ pub(super) fn settle(draft: &mut Draft<'_>) {
     }
 }
 
-/// Who is to belong to the cluster: nodes of wanted pods. One that does not answer keeps its place, as nobody knows
-/// which node it is; one that holds nothing yet has none.
-fn members(world: &World, record: &Concern) -> BTreeSet<uuid::Uuid> {
+/// Who is to belong to the cluster: the master, and nodes of wanted pods that are in sync with it. One that does not answer
+/// keeps its place, as nobody knows which node it is; so does a member that is not in sync just now.
+fn members(world: &World, master: Uuid, record: &Concern) -> BTreeSet<Uuid> {
     let answering = world.wanted().filter_map(Member::state);
     let joined = answering.filter(|s| {
-        s.has_data && s.cluster.is_some() && s.cluster == world.status.cluster
-            || record.members.contains(&s.node_id)
+        s.node_id == master || in_sync(world, s.node_id) || record.members.contains(&s.node_id)
     });
     let mut members: BTreeSet<_> = joined.map(|s| s.node_id).collect();
     let unknown = world.wanted().any(|m| m.state().is_none());
@@ -98,6 +103,18 @@ fn members(world: &World, record: &Concern) -> BTreeSet<uuid::Uuid> {
         }
     }
     members
+}
+
+/// Whether the master lists a node as one that has a whole copy and follows it.
+fn in_sync(world: &World, node_id: Uuid) -> bool {
+    let mut listed = world.replicas.iter().flatten();
+    listed.any(|replica| {
+        replica.replica_id == node_id
+            && match replica.status {
+                ReplicaStatus::Connected | ReplicaStatus::Lagging => replica.connected,
+                ReplicaStatus::Syncing | ReplicaStatus::Disconnected => false,
+            }
+    })
 }
 
 /// Whether a pod has to stay because its node is on record as a member.

@@ -189,6 +189,11 @@ impl World {
             if concern != changing.known && concern != changing.wish {
                 return self.end_change(node, false);
             }
+            // Who was there when the command was given may be gone, its volume too.
+            let mut joins = changing.wish.members.difference(&concern.members);
+            if joins.any(|id| *id != n.id && n.roster.durable_of(*id).is_none()) {
+                return self.end_change(node, false);
+            }
             if let Some(membership) = &mut n.membership
                 && *membership.on_record() != concern
             {

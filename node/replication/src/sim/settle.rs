@@ -37,7 +37,7 @@ impl Draft<'_> {
         if wanted == 0 && record.acks == 0 && record.members.is_empty() {
             return;
         }
-        let members = self.members(&record);
+        let members = self.members(&state, &record);
         let replicas = members.len().saturating_sub(1) as u32;
         let concern = Concern {
             members,
@@ -56,10 +56,12 @@ impl Draft<'_> {
         }
     }
 
-    /// Wanted nodes that hold data. One that does not answer keeps its place, as nobody knows which node it is.
-    fn members(&self, record: &Concern) -> BTreeSet<Uuid> {
+    /// Wanted nodes that are in sync with the master. One that does not answer keeps its place, as nobody knows which node
+    /// it is.
+    fn members(&self, master: &State, record: &Concern) -> BTreeSet<Uuid> {
         let wanted = self.states().filter(|s| self.is_wanted(s.node));
-        let joined = wanted.filter(|s| s.has_data || record.members.contains(&s.id));
+        let in_sync = |s: &State| s.id == master.id || master.replicas.contains(&s.id);
+        let joined = wanted.filter(|s| in_sync(s) || record.members.contains(&s.id));
         let mut members: BTreeSet<Uuid> = joined.map(|s| s.id).collect();
         let all = self.view.nodes.iter().enumerate();
         let unknown = all

@@ -10,6 +10,8 @@ use tempfile::TempDir;
 use vectorizer_api::concern::Concern;
 use vectorizer_api::lease::{ACKS, Grant, Holder, MEMBERS};
 use vectorizer_api::position::Position;
+use vectorizer_replication::master::Peer;
+use vectorizer_replication::message::Ack;
 
 use super::*;
 use crate::data_dir::DataDir;
@@ -225,6 +227,50 @@ async fn no_command_renews_the_lease_of_a_master_whose_writer_is_stuck() {
         .await
         .unwrap();
     assert!(server.changes.load(Ordering::SeqCst) > before);
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_in_sync_is_not_recorded_as_a_member() {
+    let (dir, server) = (TempDir::new().unwrap(), Arc::new(Server::default()));
+    let (writer, leadership, node_id) = granted(&dir, &server).await;
+    let replicas = ReplicaTable::default();
+    let moves = AtomicU64::new(boot_time_ms());
+    let (nothing, other) = (Concern::default(), Uuid::from_u128(9));
+    replicas.set_granted(node_id, nothing.clone());
+    let wish = Concern {
+        members: [node_id, other].into(),
+        acks: 1,
+    };
+    let change = async || {
+        leadership
+            .change_members(1, (&nothing, &wish), &writer, &replicas, &moves, DEADLINE)
+            .await
+    };
+    let refused = change().await.unwrap_err();
+    assert_eq!(refused.error_type, ErrorCode::Conflict, "{refused}");
+    assert!(refused.message.contains("not in sync"), "{refused}");
+
+    let peer = Peer {
+        node_id: other,
+        boot_id: Uuid::nil(),
+        name: "r".to_owned(),
+        advertised: None,
+    };
+    let end = writer.progress().borrow().end.position.offset;
+    let ack = Ack {
+        durable: end,
+        applied: end,
+        ..Ack::default()
+    };
+    replicas.enter(1, 1);
+    let seat = replicas.join((1, 1), peer, "h:1".to_owned(), true, ack);
+    let refused = change().await.unwrap_err();
+    assert!(refused.message.contains("not in sync"), "{refused}");
+    seat.synced();
+    change().await.unwrap();
+    let lease = server.lease.lock();
+    let annotations = lease.metadata.annotations.clone().unwrap();
+    assert_eq!(Grant::parse(None, &annotations).unwrap().concern, wish);
 }
 
 #[tokio::test]

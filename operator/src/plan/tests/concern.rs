@@ -50,6 +50,28 @@ fn met(model: &Model) -> Option<(&str, &str)> {
 }
 
 #[test]
+fn a_replica_that_does_not_follow_is_no_member_until_it_does() {
+    let mut model = Model::healthy(3);
+    let (late, other) = ("demo-replica-1", "demo-replica-0");
+    let id = |model: &mut Model, pod: &str| model.node(pod).facts.node_id;
+    let (late_id, other_id) = (id(&mut model, late), id(&mut model, other));
+    model.node(late).stalled = true;
+    wants(&mut model, 1);
+    model.settle();
+    let concern = model.concern();
+    assert!(concern.members.contains(&other_id) && !concern.members.contains(&late_id));
+    assert_eq!(concern.acks, 1);
+    model.node(late).stalled = false;
+    model.settle();
+    assert!(model.concern().members.contains(&late_id));
+    // One that was recorded keeps its place: it may hold what was acknowledged.
+    model.node(late).stalled = true;
+    model.settle();
+    assert!(model.concern().members.contains(&late_id));
+    model.assert_sound();
+}
+
+#[test]
 fn without_a_write_concern_nothing_is_recorded() {
     let model = Model::healthy(3);
     assert_eq!(model.concern(), Concern::default());

@@ -64,7 +64,7 @@ fn a_failover_waits_until_one_of_those_who_answer_holds_every_acknowledged_write
 pub(in super::super) fn lowered_to_none(seed: u64) -> World {
     let mut world = confirming(seed, 1);
     world.blocked[0][2] += 1;
-    world.wait(60);
+    world.until(|w| !w.nodes[2].has(w.last_confirmed()));
     world.spec.acks = 0;
     world.until(|w| w.lease.grant.concern.acks == 0);
     world.wait(60);
