@@ -168,6 +168,17 @@ fn begun_with_an_hour() -> Model {
     model
 }
 
+/// The same once the handover is done, and nothing after it.
+fn handed_over_with_an_hour() -> Model {
+    let mut model = begun_with_an_hour();
+    model.node("demo-master-0").refuses.clear();
+    let plan = model.plan();
+    let handover = |s: &Step| matches!(s, Step::Handover { .. });
+    let handover = plan.steps.iter().position(handover).unwrap();
+    model.pass_until(handover + 1);
+    model
+}
+
 /// An earlier attempt's command, which nobody waits for any more, ends the master's epoch for another target.
 fn hand_to_another(model: &mut Model) {
     let target = model.status.target.clone().unwrap();
@@ -223,12 +234,7 @@ fn a_master_that_was_fenced_in_the_middle_of_a_handover_is_replaced_whatever_the
 
 #[test]
 fn a_target_that_dies_after_the_handover_is_not_waited_for_until_the_deadline() {
-    let mut model = begun_with_an_hour();
-    model.node("demo-master-0").refuses.clear();
-    let plan = model.plan();
-    let handover = |s: &Step| matches!(s, Step::Handover { .. });
-    let handover = plan.steps.iter().position(handover).unwrap();
-    model.pass_until(handover + 1);
+    let mut model = handed_over_with_an_hour();
     model.kill("demo-replica-1");
     assert_eq!(model.master(), None);
     writes_within(&mut model, 15);
@@ -250,12 +256,7 @@ fn a_failover_can_be_asked_for_when_the_master_handed_over_to_another_target() {
 
 #[test]
 fn a_handover_that_is_found_done_long_after_it_began_goes_on_to_its_target() {
-    let mut model = begun_with_an_hour();
-    model.node("demo-master-0").refuses.clear();
-    let plan = model.plan();
-    let handover = |s: &Step| matches!(s, Step::Handover { .. });
-    let handover = plan.steps.iter().position(handover).unwrap();
-    model.pass_until(handover + 1);
+    let mut model = handed_over_with_an_hour();
     assert_eq!(model.master(), None);
     // No operator for ten minutes.
     model.pass_time(600_000);
