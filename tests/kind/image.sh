@@ -230,17 +230,28 @@ with gzip.open(sys.stdout.buffer, "wb", 0) as out:
   rm -rf "$out"
 }
 
-if [ "${1:-}" = --part ]; then
-  shift
-  "$@"
-  exit
-fi
+# What the node image is made from. An image from something else is made anew, and with it the cluster.
+node_recipe() { { recipe; cat "$here"/{kindnetd,pause.c,node_images.py,runc-bounded.sh}; } | sha256sum; }
+have_node() { image_exists "$node_image" && [ "$(cat "$cache/node-recipe" 2>/dev/null)" = "$(node_recipe)" ]; }
+
+case ${1:-} in
+  --part)
+    shift
+    "$@"
+    exit
+    ;;
+  --outdated) # succeeds where the node image was made here, from other files than these
+    image_exists $images-all && ! have_node
+    exit
+    ;;
+esac
 
 say "building the cluster's image from source: about 10 minutes on 2 cores the first time, nothing afterwards"
 began=$SECONDS
 together debian_lane go_lane
-if ! image_exists "$node_image"; then
+if ! have_node; then
   together build_base_step build_components_step
   step node '1 min' build_node
+  node_recipe >"$cache/node-recipe"
 fi
 say "the cluster's image is ready after $((SECONDS - began)) s"

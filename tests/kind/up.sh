@@ -22,7 +22,29 @@ heard = {l["metadata"]["name"] for l in leases["items"]
          if datetime.datetime.fromisoformat(l["spec"]["renewTime"].replace("Z", "+00:00")).timestamp() > float(sys.argv[1])}
 sys.exit(not set(sys.argv[2:]) <= ready & heard)' "$since" "${nodes[@]}" 2>/dev/null &&
     api -n kube-system rollout status deployment/coredns --timeout=3s >/dev/null 2>&1 &&
-    api -n local-path-storage rollout status deployment/local-path-provisioner --timeout=3s >/dev/null 2>&1
+    api -n local-path-storage rollout status deployment/local-path-provisioner --timeout=3s >/dev/null 2>&1 &&
+    routed && dns
+}
+dns() { # asked from another machine: what the API server says of pods may be from before a restart
+  local ips ip
+  ips=$(api -n kube-system get pods -l k8s-app=kube-dns -o jsonpath='{.items[*].status.podIP}' 2>/dev/null) && [ -n "$ips" ] || return 1
+  for ip in $ips; do docker exec "${nodes[1]}" curl -sf --max-time 2 "http://$ip:8181/ready" >/dev/null || return 1; done
+}
+# Every node gives its pods addresses of its own range, and knows the way to the others': machines that start again
+# may have changed addresses among themselves.
+routed() {
+  local ranges node name range routes
+  ranges=$(api get nodes -o jsonpath='{range .items[*]}{.metadata.name} {.spec.podCIDR}{"\n"}{end}' 2>/dev/null) || return 1
+  for node in "${nodes[@]}"; do
+    routes=$(docker exec "$node" ip -4 route) || return 1
+    while read -r name range; do
+      if [ "$name" = "$node" ]; then
+        docker exec "$node" grep -qF "\"$range\"" /etc/cni/net.d/10-kindnet.conflist || return 1
+      else
+        grep -q "^$range via $(docker inspect -f '{{.NetworkSettings.Networks.kind.IPAddress}}' "$name") " <<<"$routes" || return 1
+      fi
+    done <<<"$ranges"
+  done
 }
 exists() { docker inspect "${nodes[0]}" >/dev/null 2>&1; }
 ours() { grep -qs "name: kind-$KIND_CLUSTER_NAME\$" "$KUBECONFIG"; } # that file is written here and nowhere else
@@ -60,7 +82,9 @@ if exists && ! ours; then
     "KIND_CLUSTER_NAME=…, or remove it with: kind delete cluster --name $KIND_CLUSTER_NAME" >&2
   exit 1
 fi
-if exists && revive; then
+outdated=false
+if "$here/image.sh" --outdated; then outdated=true; fi
+if ! $outdated && exists && revive; then
   if ! healthy; then
     say "waiting for the cluster to come back (usually under a minute)"
     kind export kubeconfig --name "$KIND_CLUSTER_NAME" --kubeconfig "$KUBECONFIG" >/dev/null 2>&1 || true
@@ -85,7 +109,7 @@ pull() { # pull IMAGE: gives up on a registry that has not answered after 20 s, 
   grep -q 'Pulling from' "$log" || kill "$pid" 2>/dev/null || true
   wait "$pid"
 }
-if ! { pull "$node_image" && pull debian:bookworm-slim; }; then "$here/image.sh"; fi
+if $outdated || ! { pull "$node_image" && pull debian:bookworm-slim; }; then "$here/image.sh"; fi
 command -v kind >/dev/null || GOBIN=$VECTORIZER_CACHE/bin go install -trimpath "sigs.k8s.io/kind@v$kind_version"
 command -v helm >/dev/null || GOBIN=$VECTORIZER_CACHE/bin go install -trimpath "helm.sh/helm/v3/cmd/helm@v$helm_version"
 if ! command -v kubectl >/dev/null; then
