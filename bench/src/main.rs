@@ -172,6 +172,9 @@ const NOTES: &str = "\
   `appendfsync no`; `durability: os`): the end of the process. Fsync always (`appendfsync always`; `durability: always`):
   the end of the machine. vectorizer always has a log and is run alike in the first two; full syncs, cuts and the frozen
   replica are of the first.
+- Replicated writes: runs of 4 s. Each system has written for two such runs before, so that logs and memory have the size
+  that they stay at; a run begins once the disk has what earlier ones left to it and the processors are idle, so that
+  nobody pays for another's background work.
 - The same until the replica has applied them: the run's writes, divided by its time and that of the replica to get there.
 - A write with 1 acknowledgement: Redis `WAIT 1`, for which a replica has received it; vectorizer
   `X-Vectorizer-Acks: 1`, for which a replica has it on its disk. Master and replica in the fsync-always class.

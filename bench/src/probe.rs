@@ -13,6 +13,8 @@ use crate::error::{Context, Outcome};
 use crate::pair::line_of;
 
 const MIB: f64 = (1 << 20) as f64;
+/// A machine that is at work for longer is at work on something else.
+const CALM: Duration = Duration::from_secs(30);
 
 /// What the machine can do.
 pub struct Probe {
@@ -178,4 +180,37 @@ pub fn machine(scratch: &Path, redis: &Path) -> Vec<(&'static str, String)> {
         ),
         ("Redis", said(&redis.display().to_string(), &["--version"])),
     ]
+}
+
+/// Waits until what earlier runs left behind is done, so that no other pays for it: what the disk has to write yet,
+/// and what processes do in the background, such as to rewrite a log or to make a checkpoint.
+pub fn calm() {
+    rustix::fs::sync();
+    let begun = Instant::now();
+    let mut before = busy();
+    while begun.elapsed() < CALM {
+        std::thread::sleep(Duration::from_millis(200));
+        let now = busy();
+        // Of 20 ticks per processor.
+        if now.saturating_sub(before) <= 2 {
+            return;
+        }
+        before = now;
+    }
+}
+
+/// Ticks of 10 ms that all processors have worked; 0 where the system does not say.
+fn busy() -> u64 {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = text.lines().next().unwrap_or_default();
+    let ticks = line
+        .split_whitespace()
+        .skip(1)
+        .map(|n| n.parse().unwrap_or(0));
+    // user, nice, system, idle, iowait, irq, softirq
+    ticks
+        .enumerate()
+        .filter(|(n, _)| matches!(n, 0..=2 | 5..=6))
+        .map(|(_, n): (usize, u64)| n)
+        .sum()
 }

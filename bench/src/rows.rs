@@ -11,7 +11,7 @@ use crate::error::{BenchError, Outcome};
 use crate::load::{Load, Written, quantile};
 use crate::node::Node;
 use crate::pair::{Class, PATIENCE, Pair, Programs, System};
-use crate::probe::Probe;
+use crate::probe::{self, Probe};
 use crate::reach::Reach;
 use crate::relay::Relay;
 use crate::switchover;
@@ -85,6 +85,9 @@ impl Bench {
         for system in System::ALL {
             let mut pair = Pair::start(system, of, &self.programs)?;
             self.load().fill(|| pair.master.connect())?;
+            // Uncounted: logs and memory get the size that they stay at.
+            self.load()
+                .run_for(self.plan.run * 2, || pair.master.connect())?;
             pair.converge()?;
             pairs.push(pair);
         }
@@ -98,6 +101,7 @@ impl Bench {
                 // Nobody is always the first.
                 let at = (n + round) % pairs.len();
                 let pair = &mut pairs[at];
+                probe::calm();
                 let written = self
                     .load()
                     .run_for(self.plan.run, || pair.master.connect())?;
