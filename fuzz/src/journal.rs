@@ -20,14 +20,20 @@ const HEADER_LEN: usize = 64;
 /// Bytes of a sync mark.
 const MARK_LEN: usize = 24;
 
-/// The first byte says what the rest is.
+/// The first byte says what the rest is, and whether a segment is written over an older one.
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let dir = directory();
-    match input.u8() % 3 {
+    let kind = input.u8();
+    let reused = kind >= 128;
+    match kind % 3 {
         0 => raw(dir.path(), input),
-        1 => sealed(dir.path(), input),
-        _ => damaged(dir.path(), input),
+        1 => sealed(dir.path(), input, reused),
+        _ => damaged(
+            dir.path(),
+            input,
+            if reused { written_over() } else { real() },
+        ),
     }
 }
 
@@ -65,10 +71,11 @@ fn raw(dir: &Path, mut input: Input<'_>) {
 }
 
 /// One segment of any content whose check sums are right.
-fn sealed(dir: &Path, mut input: Input<'_>) {
+fn sealed(dir: &Path, mut input: Input<'_>, reused: bool) {
     let mut bytes = vec![0; HEADER_LEN];
     bytes[0..8].copy_from_slice(b"VECWAL\0\0");
     bytes[8..12].copy_from_slice(&1u32.to_le_bytes());
+    bytes[12] = u8::from(reused);
     let (mut epoch, base) = (input.number(), input.number());
     let mut chain = input.chain();
     bytes[16..24].copy_from_slice(&epoch.to_le_bytes());
@@ -114,9 +121,8 @@ fn sealed(dir: &Path, mut input: Input<'_>) {
 }
 
 /// A log of real files: what is written into it, and where.
-fn damaged(dir: &Path, mut input: Input<'_>) {
-    let (files, batches) = real();
-    let mut files = files.clone();
+fn damaged(dir: &Path, mut input: Input<'_>, (good, batches): &(Files, Vec<Batch>)) {
+    let mut files = good.clone();
     let mut gone = false;
     let mut added = false;
     while !input.is_empty() {
@@ -156,7 +162,7 @@ fn damaged(dir: &Path, mut input: Input<'_>) {
     for (name, content) in &files {
         fs::write(dir.join(name), content).unwrap();
     }
-    let known = durable(&files);
+    let known = durable(&files, good);
     let Some(found) = open(dir, LogEnd::default()) else {
         return;
     };
@@ -184,9 +190,9 @@ type Files = Vec<(String, Vec<u8>)>;
 
 /// The last offset that these files say was durable: a segment begins only after the one before it is, and a mark tells
 /// what was when it was written.
-fn durable(files: &Files) -> u64 {
+fn durable(files: &Files, good: &Files) -> u64 {
     let salt_of = |name: &str| {
-        let file = real().0.iter().find(|(real, _)| real == name);
+        let file = good.iter().find(|(good, _)| good == name);
         u64::from_le_bytes(file.unwrap().1[48..56].try_into().unwrap())
     };
     let of_file = |(name, content): &(String, Vec<u8>)| {
@@ -214,36 +220,61 @@ fn mark(offset: u64, salt: u64) -> [u8; MARK_LEN] {
 /// A log of several segments with sync marks, and the batches in it.
 fn real() -> &'static (Files, Vec<Batch>) {
     static REAL: OnceLock<(Files, Vec<Batch>)> = OnceLock::new();
-    REAL.get_or_init(|| {
-        let dir = directory();
-        let mut journal = Journal::open(dir.path(), options(), LogEnd::default()).unwrap();
-        let mut batches = Vec::new();
-        for at in 0..20u64 {
-            let batch = follow(
-                journal.end(),
-                1 + at / 7,
-                1 + (at % 3) as u32,
-                &[at as u8; 40],
-            );
-            journal.append(&batch).unwrap();
-            if at % 3 == 2 {
-                journal.sync().unwrap();
-            }
-            batches.push(batch);
-        }
-        drop(journal);
-        let mut files: Files = fs::read_dir(dir.path())
-            .unwrap()
-            .map(|entry| {
-                let path = entry.unwrap().path();
-                let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-                (name, fs::read(path).unwrap())
-            })
-            .collect();
-        files.sort();
-        assert!(files.len() > 2);
-        (files, batches)
+    REAL.get_or_init(|| log_of(20, 1_000_000))
+}
+
+/// The same, the last segment written over an older one, of which much is left.
+fn written_over() -> &'static (Files, Vec<Batch>) {
+    static WRITTEN_OVER: OnceLock<(Files, Vec<Batch>)> = OnceLock::new();
+    WRITTEN_OVER.get_or_init(|| {
+        let log = log_of(62, 40);
+        let last = &log.0.last().unwrap().1;
+        assert_eq!(last[12], 1, "it is written over");
+        let end = log.1.last().unwrap().bytes();
+        assert!(last.windows(end.len()).any(|found| found == end) && !last.ends_with(end));
+        log
     })
+}
+
+/// So many batches; of their operations, about `log_size` are kept.
+fn log_of(count: u64, log_size: u64) -> (Files, Vec<Batch>) {
+    let dir = directory();
+    let options = JournalOptions {
+        log_size,
+        ..options()
+    };
+    let mut journal = Journal::open(dir.path(), options, LogEnd::default()).unwrap();
+    let mut batches = Vec::new();
+    for at in 0..count {
+        let batch = follow(
+            journal.end(),
+            1 + at / 7,
+            1 + (at % 3) as u32,
+            &[at as u8; 40],
+        );
+        journal.append(&batch).unwrap();
+        if at % 3 == 2 {
+            journal.sync().unwrap();
+        }
+        journal.publish();
+        journal.enforce_retention(batch.last_offset()).unwrap();
+        batches.push(batch);
+    }
+    let first = journal.reader().first_offset();
+    batches.retain(|batch| batch.first_offset() >= first);
+    drop(journal);
+    let mut files: Files = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            (name, fs::read(path).unwrap())
+        })
+        .filter(|(name, _)| name.ends_with(".wal"))
+        .collect();
+    files.sort();
+    assert!(files.len() > 2);
+    (files, batches)
 }
 
 fn follow(end: LogEnd, epoch: u64, count: u32, payload: &[u8]) -> Batch {

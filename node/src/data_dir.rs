@@ -22,7 +22,6 @@ mod checkpointer;
 mod examine;
 mod incoming;
 mod recover;
-mod step;
 mod undo;
 
 use std::fs::{self, File, OpenOptions};

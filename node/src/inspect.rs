@@ -164,7 +164,10 @@ fn of_segment(lines: &mut Lines, found: &Examination, segment: &SegmentReport) {
     let name = name(found, &segment.path);
     let bytes = match segment.room_bytes {
         0 => format!("{} bytes", segment.bytes),
-        room => format!("{} bytes, {room} of them room ahead", segment.bytes),
+        room => format!(
+            "{} bytes, {room} of them room for what comes next",
+            segment.bytes
+        ),
     };
     if segment.batches == 0 {
         return lines.put("segment", format_args!("{name}: empty, {bytes}"));

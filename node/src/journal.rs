@@ -5,18 +5,20 @@
 //! is in `journal/segment.rs`.
 //!
 //! A segment is made complete, its header durable, before it gets its name, and only after the one before it is
-//! durable: of all segments, only the last can have been torn by a crash. Whole segments are dropped from the front
-//! once neither the last checkpoint nor a pin needs them, and `log_size` operations are kept without them or the files hold
-//! more than `max_bytes`; segments hold at most an eighth of either, so that the log stays close to it.
+//! durable: of all segments, only the last can have been torn by a crash. Whole segments are dropped from the front, to
+//! be written over as the next ones, once neither the last checkpoint nor a pin needs them, and `log_size` operations are
+//! kept without them or the files hold more than `max_bytes`; segments hold at most an eighth of either, so that the log
+//! stays close to it.
 
 mod error;
 mod examine;
 mod reader;
 mod recover;
 mod segment;
+mod spares;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice, Seek, SeekFrom, Write};
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,10 +34,12 @@ pub use examine::{Examined, SegmentReport, TornTail, examine};
 pub use reader::{LogReader, Pin, ReadError};
 
 use crate::background::Flusher;
+use crate::step::reached;
 use error::{discontinuity, io_error};
 use reader::{Published, Shared};
 use recover::{Recovered, end_of, recover};
-use segment::{HEADER_LEN, Header, MARK_LEN, Segment, encode_mark, file_name};
+use segment::{END, HEADER_LEN, Header, MARK_LEN, Segment, encode_mark, file_name};
+use spares::{Spare, Spares};
 
 /// How the log is kept.
 #[derive(Clone, Debug)]
@@ -88,12 +92,18 @@ pub struct Journal {
     dir: PathBuf,
     options: JournalOptions,
     shared: Arc<Shared>,
-    /// The last segment, written at its end.
+    /// The last segment, written at byte `size`.
     file: File,
     path: PathBuf,
     size: u64,
     /// Up to here the file needs no more room; everything, once the system has refused to make some.
     room: u64,
+    /// Up to here the file has bytes of an earlier use.
+    old: u64,
+    /// What takes the place of the next files.
+    spares: Spares,
+    /// The last checkpoint that [`Self::enforce_retention`] was told of.
+    checkpoint: u64,
     /// Where commits do not sync, a closed segment would be written as a whole, and everybody would wait for it.
     flusher: Flusher,
     header: Header,
@@ -129,8 +139,10 @@ impl Journal {
             file,
             size,
             header,
+            spares,
         } = recover(dir, base, known, options.cache_bytes)?;
         let end = published.end;
+        let spares = Spares::found(spares);
         Ok(Journal {
             path: dir.join(file_name(header.base)),
             dir: dir.to_owned(),
@@ -140,11 +152,15 @@ impl Journal {
                 end: watch::Sender::new(end),
                 durable: AtomicU64::new(end.position.offset),
                 appended_bytes: AtomicU64::new(0),
+                spare_bytes: AtomicU64::new(spares.bytes()),
                 sync_seconds: reader::sync_seconds(),
             }),
             file,
             size,
             room: size,
+            old: 0,
+            spares,
+            checkpoint: 0,
             flusher: Flusher::default(),
             marked: header.base.position.offset,
             header,
@@ -176,17 +192,14 @@ impl Journal {
             } else {
                 &[]
             };
-            write_both(&mut journal.file, mark, batch.bytes())
-                .map_err(|error| io_error("writing", &journal.path, error))?;
-            journal.size += mark.len() as u64;
+            journal.write(mark, batch.bytes())?;
             journal.marked = journal.marked.max(journal.durable);
             Ok(())
         })?;
         self.pending.push(Pending::Batch {
             batch: batch.clone(),
-            at: self.size,
+            at: self.size - len,
         });
-        self.size += len;
         self.end = end_of(batch);
         self.flusher.written(&self.path, len);
         self.shared.appended_bytes.fetch_add(len, Ordering::Relaxed);
@@ -284,36 +297,57 @@ impl Journal {
         Ok(out)
     }
 
-    /// Removes whole segments that neither the checkpoint at `checkpoint_offset` nor a pin needs: those that are not of the
-    /// last `log_size` operations, and as many more as it takes to keep to `max_bytes`.
+    /// Drops whole segments that neither the checkpoint at `checkpoint_offset` nor a pin needs: those that are not of the
+    /// last `log_size` operations, and as many more as it takes to keep to `max_bytes`. Some are kept for the next ones to
+    /// take their place, as far as `max_bytes` allows.
     pub fn enforce_retention(&mut self, checkpoint_offset: u64) -> Result<(), JournalError> {
         self.check()?;
+        self.checkpoint = checkpoint_offset;
+        self.reclaim(0)
+    }
+
+    /// The same, with room for so many segments that are to come in place of others.
+    fn reclaim(&mut self, needed: usize) -> Result<(), JournalError> {
         let mut sizes = self.sizes()?.into_iter();
-        let held: u64 = sizes.as_slice().iter().sum();
-        let mut excess = held.saturating_sub(self.options.max_bytes.unwrap_or(u64::MAX));
+        let mut held: u64 = sizes.as_slice().iter().sum();
+        let to_come = self.options.segment_limit() * needed as u64;
+        let most = self.options.max_bytes.unwrap_or(u64::MAX);
+        let most = most.saturating_sub(to_come);
         let mut dropped = Vec::new();
         {
             let mut state = self.shared.state.write();
             let end = state.end.position.offset;
             let circular = end.saturating_sub(self.options.log_size);
             let pinned = state.lowest_pin().map_or(u64::MAX, |from| from - 1);
-            let droppable = checkpoint_offset.min(pinned);
+            let droppable = self.checkpoint.min(pinned);
             while state.segments.get(1).is_some_and(|next| {
                 let before = next.base.position.offset;
-                before <= droppable && (before <= circular || excess > 0)
+                before <= droppable && (before <= circular || held > most)
             }) {
                 dropped.extend(state.segments.pop_front());
-                excess = excess.saturating_sub(sizes.next().unwrap_or(0));
+                held -= sizes.next().unwrap_or(0);
             }
             let first = state.first_offset();
             state.forget_tail_below(first);
         }
-        // Oldest first: whatever a crash leaves is without a gap.
-        for segment in &dropped {
-            fs::remove_file(&segment.path)
-                .map_err(|error| io_error("removing", &segment.path, error))?;
-        }
-        Ok(())
+        let done = self
+            .spares
+            .put(dropped)
+            .and_then(|()| self.spares.keep(most.saturating_sub(held), needed));
+        self.note_spares();
+        done
+    }
+
+    /// Removes the files that wait to be written over: the disk gets short.
+    pub fn drop_spares(&mut self) -> Result<(), JournalError> {
+        let done = self.spares.keep(0, 0);
+        self.note_spares();
+        done
+    }
+
+    fn note_spares(&self) {
+        let bytes = self.spares.bytes();
+        self.shared.spare_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// The lengths of the files, oldest first; nothing when nobody asks for them.
@@ -346,6 +380,7 @@ impl Journal {
         drop(state);
         other.shared = self.shared.clone();
         *self = other;
+        self.note_spares();
         self.shared.durable.store(self.durable, Ordering::Release);
         self.shared.end.send_replace(self.end);
     }
@@ -358,16 +393,25 @@ impl Journal {
         }
         self.poisoning(|journal| {
             let mark = encode_mark(journal.durable, journal.header.salt);
+            journal.write(&mark, &[])?;
             journal
                 .file
-                .write_all(&mark)
-                .and_then(|()| journal.file.sync_data())
-                .map_err(|error| io_error("writing", &journal.path, error))?;
-            journal.size += mark.len() as u64;
+                .sync_data()
+                .map_err(|error| io_error("syncing", &journal.path, error))?;
             journal.marked = journal.durable;
             Ok(())
         })?;
         self.drop_room()
+    }
+
+    /// Writes two pieces at the end of the file, in one call where the system allows it.
+    fn write(&mut self, first: &[u8], second: &[u8]) -> Result<(), JournalError> {
+        let to = self.size + (first.len() + second.len()) as u64;
+        let end = if to < self.old { &END[..] } else { &[] };
+        write_all_at(&self.file, [first, second, end], self.size)
+            .map_err(|error| io_error("writing", &self.path, error))?;
+        self.size = to;
+        Ok(())
     }
 
     /// Makes the file longer, so that the fsyncs of the next batches need not.
@@ -390,7 +434,7 @@ impl Journal {
         self.room = if made.is_ok() { to } else { u64::MAX };
     }
 
-    /// Cuts the room that was made ahead. Durable when it returns.
+    /// Cuts the room that was made ahead, or is left of an earlier use. Durable when it returns.
     fn drop_room(&mut self) -> Result<(), JournalError> {
         if self.room <= self.size {
             return Ok(());
@@ -400,6 +444,7 @@ impl Journal {
             cut.and_then(|()| journal.file.sync_all())
                 .map_err(|error| io_error("cutting", &journal.path, error))?;
             journal.room = journal.size;
+            journal.old = 0;
             Ok(())
         })
     }
@@ -408,11 +453,18 @@ impl Journal {
     fn roll(&mut self) -> Result<(), JournalError> {
         self.sync()?;
         self.drop_room()?;
-        let (file, header) = create_segment(&self.dir, self.end)?;
+        if let Err(error) = self.reclaim(1) {
+            // The log only grows; the next time may be better.
+            tracing::error!(%error, "old log segments were not dropped");
+        }
+        let spare = self.spares.take();
+        self.note_spares();
+        let Created { file, header, len } = create_segment(&self.dir, self.end, spare)?;
         self.file = file;
         self.path = self.dir.join(file_name(self.end));
         self.size = HEADER_LEN;
-        self.room = HEADER_LEN;
+        self.room = len;
+        self.old = if header.reused { len } else { 0 };
         self.marked = self.end.position.offset;
         self.header = header;
         let segment = Segment::new(self.path.clone(), self.end);
@@ -438,10 +490,9 @@ impl Journal {
         segment.forget_from(at);
         let path = segment.path.clone();
         let cut = || -> io::Result<File> {
-            let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
+            let file = OpenOptions::new().read(true).write(true).open(&path)?;
             file.set_len(at)?;
             file.sync_all()?;
-            file.seek(SeekFrom::Start(at))?;
             Ok(file)
         };
         self.file = cut().map_err(|error| io_error("cutting", &path, error))?;
@@ -449,6 +500,9 @@ impl Journal {
         self.path = path;
         self.size = at;
         self.room = at;
+        self.old = 0;
+        // Checkpoints of what was cut go as well.
+        self.checkpoint = 0;
         self.end = end;
         self.marked = self.header.base.position.offset;
         state.forget_tail_above(end.position.offset);
@@ -490,42 +544,68 @@ impl Journal {
     }
 }
 
-/// Makes an empty segment: complete and durable before it gets its name.
-fn create_segment(dir: &Path, base: LogEnd) -> Result<(File, Header), JournalError> {
+/// A segment that was begun.
+struct Created {
+    file: File,
+    header: Header,
+    /// Of the file.
+    len: u64,
+}
+
+/// Makes an empty segment, in place of `spare` if there is one: complete and durable before it gets its name.
+fn create_segment(dir: &Path, base: LogEnd, spare: Option<Spare>) -> Result<Created, JournalError> {
     let path = dir.join(file_name(base));
     let new = path.with_extension("new");
+    // Whoever took it away from here is no reason to stop.
+    let len = spare.and_then(|spare| fs::rename(&spare.path, &new).ok().map(|()| spare.len));
+    reached("log: the file of the next segment has no name of the log");
+    if len.is_some() {
+        // Before anything is written over it: after a crash it could be found under the name that it had in the log.
+        sync_dir(dir)?;
+    }
     let header = Header {
         base,
         salt: uuid::Uuid::new_v4().as_u64_pair().0,
+        reused: len.is_some(),
     };
     let create = || -> io::Result<File> {
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
-            .truncate(true)
+            .truncate(!header.reused)
             .open(&new)?;
-        file.write_all(&header.encode())?;
+        let end = if header.reused { &END[..] } else { &[] };
+        write_all_at(&file, [&header.encode(), end, &[]], 0)?;
+        reached("log: it has its header");
         file.sync_all()?;
         fs::rename(&new, &path)?;
+        reached("log: it has its name");
         Ok(file)
     };
     let file = create().map_err(|error| io_error("creating", &path, error))?;
     sync_dir(dir)?;
-    Ok((file, header))
+    Ok(Created {
+        file,
+        header,
+        len: len.unwrap_or(HEADER_LEN),
+    })
 }
 
-/// Writes two pieces, in one call where the system allows it.
-fn write_both(file: &mut File, first: &[u8], second: &[u8]) -> io::Result<()> {
-    let mut slices = [IoSlice::new(first), IoSlice::new(second)];
+/// Writes three pieces from byte `at` on, in one call where the system allows it.
+fn write_all_at(file: &File, pieces: [&[u8]; 3], mut at: u64) -> io::Result<()> {
+    let mut slices = pieces.map(IoSlice::new);
     let mut left = &mut slices[..];
-    IoSlice::advance_slices(&mut left, 0); // drops an empty first piece
+    IoSlice::advance_slices(&mut left, 0); // drops empty pieces at the front
     while !left.is_empty() {
-        match file.write_vectored(left) {
+        match rustix::io::pwritev(file, left, at) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => IoSlice::advance_slices(&mut left, n),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Ok(n) => {
+                at += n as u64;
+                IoSlice::advance_slices(&mut left, n);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
@@ -534,7 +614,9 @@ fn write_both(file: &mut File, first: &[u8], second: &[u8]) -> io::Result<()> {
 fn sync_dir(dir: &Path) -> Result<(), JournalError> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
-        .map_err(|error| io_error("syncing", dir, error))
+        .map_err(|error| io_error("syncing", dir, error))?;
+    reached("log: the log's directory is durable");
+    Ok(())
 }
 
 #[cfg(test)]

@@ -16,5 +16,6 @@ pub mod link;
 pub mod metrics;
 pub mod role;
 pub mod server;
+mod step;
 pub mod store;
 pub mod writer;

@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::step::reached;
 use super::{DataDir, DataDirError, checkpoint, io_error};
 use crate::journal::LogReader;
+use crate::step::reached;
 use crate::store::{SnapshotError, Store};
 
 /// How often the thread looks whether a checkpoint is due.

@@ -8,10 +8,10 @@ use vectorizer_replication::batch::Batch;
 use vectorizer_replication::position::{History, LogEnd};
 
 use super::recover::replay_snapshot;
-use super::step::reached;
 use super::{DataDir, DataDirError, checkpoint, generations, io_error, journal_dir, sync_dir};
 use crate::journal::Journal;
 use crate::role::{RoleFile, RoleState};
+use crate::step::reached;
 use crate::store::{SnapshotHeader, SnapshotLoader, SnapshotTrailer, Store};
 
 /// A generation's directory that goes again unless it is kept.

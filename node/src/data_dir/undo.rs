@@ -9,10 +9,10 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 
 use super::recover::{replay, replay_snapshot};
-use super::step::reached;
 use super::{DataDir, DataDirError, checkpoint, io_error, sync_dir};
 use crate::journal::{Journal, LogReader};
 use crate::role::RoleFile;
+use crate::step::reached;
 use crate::store::Store;
 
 /// Bytes of log read at a time.

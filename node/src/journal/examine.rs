@@ -14,7 +14,8 @@ use vectorizer_replication::position::LogEnd;
 use super::error::{JournalError, io_error};
 use super::reader::{LogReader, Published, Shared, sync_seconds};
 use super::recover::{
-    Listed, continues, headless_follows, list, read_header, scan, take_headless, torn_bytes,
+    Listed, behind_the_end, continues, headless_follows, list, read_header, scan, take_headless,
+    torn_bytes,
 };
 
 /// One file of the log.
@@ -24,7 +25,7 @@ pub struct SegmentReport {
     pub path: PathBuf,
     /// Its length.
     pub bytes: u64,
-    /// Zeros at its end that are room for what comes next.
+    /// Bytes at its end that are room for what comes next: zeros, or what is left of an earlier use.
     pub room_bytes: u64,
     /// Whole batches in it, up to the first that is damaged.
     pub batches: u64,
@@ -71,6 +72,7 @@ pub fn examine(dir: &Path, base: LogEnd, known: u64) -> Result<Examined, Journal
     let Listed {
         mut paths,
         leftovers,
+        spares: _,
     } = list(dir)?;
     let mut torn = None;
     let mut damage = Vec::new();
@@ -171,34 +173,38 @@ fn look_at(path: &Path, expected: Option<LogEnd>, last: Option<u64>) -> Result<L
         published,
     };
     let (byte, wrong) = match scanned {
-        Ok((byte, None)) => {
-            look.report.room_bytes = bytes.saturating_sub(byte);
-            return Ok(look);
-        }
-        Ok((byte, Some(wrong))) => (byte, wrong),
+        Ok(scanned) => scanned,
         Err(error) => {
             look.damage.push(error);
             return Ok(look);
         }
     };
-    let what = wrong.to_string();
     let path = path.to_owned();
-    let Some(known) = last else {
-        look.damage.push(JournalError::Corrupt { path, byte, what });
-        return Ok(look);
-    };
     let end = look.published.end.position.offset;
-    match torn_bytes(&path, &file, header, byte, &wrong, (end, known)) {
-        Ok(bytes) => {
-            let bytes = bytes as u64;
-            look.torn = Some(TornTail {
-                path,
-                byte,
-                bytes,
-                what,
-            });
+    match (wrong, last) {
+        (None, _) => {
+            look.report.room_bytes = bytes.saturating_sub(byte);
+            look.damage
+                .extend(behind_the_end(&path, &file, header, byte, (end, last)).err());
         }
-        Err(error) => look.damage.push(error),
+        (Some(wrong), None) => look.damage.push(JournalError::Corrupt {
+            path,
+            byte,
+            what: wrong.to_string(),
+        }),
+        (Some(wrong), Some(known)) => {
+            match torn_bytes(&path, &file, header, byte, &wrong, (end, known)) {
+                Ok(bytes) => {
+                    look.torn = Some(TornTail {
+                        path,
+                        byte,
+                        bytes,
+                        what: wrong.to_string(),
+                    });
+                }
+                Err(error) => look.damage.push(error),
+            }
+        }
     }
     Ok(look)
 }
@@ -211,6 +217,7 @@ fn reader_of(published: Published) -> LogReader {
             end: watch::Sender::new(end),
             durable: AtomicU64::new(end.position.offset),
             appended_bytes: AtomicU64::new(0),
+            spare_bytes: AtomicU64::new(0),
             sync_seconds: sync_seconds(),
         }),
     }

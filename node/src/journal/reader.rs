@@ -16,7 +16,7 @@ use vectorizer_replication::batch::{Batch, BatchError};
 use vectorizer_replication::position::{Chain, LogEnd};
 
 use super::error::{JournalError, io_error};
-use super::segment::{Cursor, Damage, Frame, FrameError, HEADER_LEN, Segment};
+use super::segment::{Cursor, Damage, Frame, FrameError, HEADER_LEN, Place, Segment};
 
 /// Why batches cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +144,7 @@ pub(super) struct Shared {
     pub(super) end: watch::Sender<LogEnd>,
     pub(super) durable: AtomicU64,
     pub(super) appended_bytes: AtomicU64,
+    pub(super) spare_bytes: AtomicU64,
     pub(super) sync_seconds: Histogram,
 }
 
@@ -172,7 +173,8 @@ impl LogReader {
         self.shared.sync_seconds.clone()
     }
 
-    /// Bytes of its files on disk, room ahead included. One system call for each file.
+    /// Bytes of its files on disk, room ahead and files that wait to be written over included. One system call for each
+    /// file of the log.
     pub fn disk_bytes(&self) -> u64 {
         let paths: Vec<_> = {
             let state = self.shared.state.read();
@@ -180,7 +182,8 @@ impl LogReader {
         };
         // A file that is gone meanwhile takes no room.
         let lengths = paths.iter().filter_map(|p| std::fs::metadata(p).ok());
-        lengths.map(|meta| meta.len()).sum()
+        let own: u64 = lengths.map(|meta| meta.len()).sum();
+        own + self.shared.spare_bytes.load(Ordering::Relaxed)
     }
 
     /// The last operation published, and the chain after it.
@@ -210,7 +213,7 @@ impl LogReader {
         let mut next = from;
         let mut left = max_bytes;
         loop {
-            let (segment, end) = {
+            let (place, end) = {
                 let state = self.shared.state.read();
                 let end = state.end.position.offset;
                 if next == end.saturating_add(1) {
@@ -231,9 +234,9 @@ impl LogReader {
                     .segment_of(next)
                     .and_then(|at| state.segments.get(at))
                     .ok_or(ReadError::Gone { first })?;
-                ((segment.path.clone(), segment.start_for(next)), end)
+                (segment.place_of(next), end)
             };
-            self.read_segment(segment, &mut next, end, &mut left, &mut out)?;
+            self.read_segment(&place, &mut next, end, &mut left, &mut out)?;
             if left == 0 {
                 return Ok(out);
             }
@@ -243,16 +246,17 @@ impl LogReader {
     /// Reads from one segment's file until its end, `end`, or `left` is used up.
     fn read_segment(
         &self,
-        (path, start): (PathBuf, u64),
+        place: &Place,
         next: &mut u64,
         end: u64,
         left: &mut usize,
         out: &mut Vec<Batch>,
     ) -> Result<(), ReadError> {
-        let mut cursor = self.open(&path, start, (*left).max(64 << 10))?;
+        let path = &place.path;
+        let mut cursor = self.open(place, (*left).max(64 << 10))?;
         let began = *next;
         while *next <= end && (*left > 0 || out.is_empty()) {
-            let Some(batch) = next_batch(&mut cursor, &path)? else {
+            let Some(batch) = next_batch(&mut cursor, path)? else {
                 break; // the next segment goes on
             };
             if batch.last_offset() < *next {
@@ -276,21 +280,22 @@ impl LogReader {
             return Err(ReadError::Corrupt {
                 byte: cursor.at(),
                 what: format!("the file ends before offset {next}"),
-                path,
+                path: path.clone(),
             });
         }
         Ok(())
     }
 
-    fn open(&self, path: &Path, start: u64, chunk: usize) -> Result<Cursor, ReadError> {
-        match File::open(path) {
-            Ok(file) => Ok(Cursor::new(file, start, chunk, None)),
+    /// The place is held while the cursor reads.
+    fn open(&self, place: &Place, chunk: usize) -> Result<Cursor, ReadError> {
+        match File::open(&place.path) {
+            Ok(file) => Ok(Cursor::new(file, place.start, chunk, None)),
             // Retention took it since we looked.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(ReadError::Gone {
                 first: self.first_offset(),
             }),
             Err(source) => Err(ReadError::Io {
-                path: path.to_owned(),
+                path: place.path.clone(),
                 source,
             }),
         }
@@ -305,7 +310,7 @@ impl LogReader {
     /// When the batch that holds the operation at `offset` was written, Unix time in ms; `None` when it is not there or
     /// cannot be read.
     pub fn time_ms_of(&self, offset: u64) -> Option<u64> {
-        let (path, start) = {
+        let place = {
             let state = self.shared.state.read();
             if offset < state.first_offset() || offset > state.end.position.offset {
                 return None;
@@ -315,10 +320,10 @@ impl LogReader {
                 return state.tail.get(at).map(Batch::time_ms);
             }
             let segment = state.segments.get(state.segment_of(offset)?)?;
-            (segment.path.clone(), segment.start_for(offset))
+            segment.place_of(offset)
         };
-        let mut cursor = self.open(&path, start, 64 << 10).ok()?;
-        while let Some(batch) = next_batch(&mut cursor, &path).ok()? {
+        let mut cursor = self.open(&place, 64 << 10).ok()?;
+        while let Some(batch) = next_batch(&mut cursor, &place.path).ok()? {
             if batch.last_offset() >= offset {
                 return Some(batch.time_ms());
             }
@@ -333,7 +338,7 @@ impl LogReader {
 
     /// The log's end as it was at `offset`, and the byte after it in the segment that begins or continues there.
     pub(super) fn locate(&self, offset: u64) -> Result<Option<(LogEnd, u64)>, ReadError> {
-        let (path, start) = {
+        let place = {
             let state = self.shared.state.read();
             if offset > state.end.position.offset {
                 return Ok(None);
@@ -349,16 +354,16 @@ impl LogReader {
                 .segment_of(offset)
                 .and_then(|at| state.segments.get(at))
             {
-                Some(segment) => (segment.path.clone(), segment.start_for(offset)),
+                Some(segment) => segment.place_of(offset),
                 None => return Ok(None),
             }
         };
-        let mut cursor = match self.open(&path, start, 64 << 10) {
+        let mut cursor = match self.open(&place, 64 << 10) {
             Ok(cursor) => cursor,
             Err(ReadError::Gone { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
-        while let Some(batch) = next_batch(&mut cursor, &path)? {
+        while let Some(batch) = next_batch(&mut cursor, &place.path)? {
             if batch.last_offset() == offset {
                 let end = LogEnd {
                     position: batch.end(),

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -17,18 +16,19 @@ use super::error::{JournalError, discontinuity, io_error};
 use super::reader::Published;
 use super::segment::{
     Cursor, Damage, Frame, FrameError, HEADER_LEN, Header, Segment, file_name, highest_mark,
-    parse_name,
+    parse_name, parse_spare_name,
 };
-use super::{create_segment, sync_dir};
+use super::{Created, create_segment, sync_dir};
 use crate::breakage::{self, Breakage};
 
 /// A log as it was found, cut where it was torn.
 pub(super) struct Recovered {
     pub(super) published: Published,
-    /// The last segment's file, at its end.
+    /// The last segment's file.
     pub(super) file: File,
     pub(super) size: u64,
     pub(super) header: Header,
+    pub(super) spares: Vec<PathBuf>,
 }
 
 /// Opens the segments in `dir`; begins at `base` when there are none. Everything up to `known` is known to have been
@@ -43,6 +43,7 @@ pub(super) fn recover(
     let Listed {
         mut paths,
         mut leftovers,
+        spares,
     } = list(dir)?;
     if breakage::on(Breakage::ResetOffsetsOnRestart) {
         leftovers.append(&mut paths);
@@ -52,16 +53,21 @@ pub(super) fn recover(
     }
     let headless = take_headless(&mut paths, base)?;
     if paths.is_empty() {
+        // What they hold is older than the next segment only where the log they were of goes on.
+        for path in spares {
+            fs::remove_file(&path).map_err(|error| io_error("removing", &path, error))?;
+        }
         if let Some(headless) = headless {
             remove_headless(dir, &headless)?;
         }
-        let (file, header) = create_segment(dir, base)?;
+        let Created { file, header, .. } = create_segment(dir, base, None)?;
         let segment = Segment::new(dir.join(file_name(base)), base);
         return Ok(Recovered {
             published: Published::new(VecDeque::from([segment]), base),
             file,
             size: HEADER_LEN,
             header,
+            spares: Vec::new(),
         });
     }
 
@@ -69,7 +75,7 @@ pub(super) fn recover(
     let mut last = None;
     let count = paths.len();
     for (at, path) in paths.into_iter().enumerate() {
-        let (mut file, header) = open_segment(&path)?;
+        let (file, header) = open_segment(&path)?;
         if at == 0 {
             published.end = header.base;
         } else {
@@ -78,7 +84,11 @@ pub(super) fn recover(
         let (byte, damage) = scan(&path, &file, header, &mut published, cache_bytes, |_| {})?;
         let size = match damage {
             None => {
-                drop_room(&mut file, byte).map_err(|error| io_error("cutting", &path, error))?;
+                let is_last = at + 1 == count && headless.is_none();
+                let end = published.end.position.offset;
+                let known = is_last.then_some(known);
+                behind_the_end(&path, &file, header, byte, (end, known))?;
+                drop_room(&file, byte).map_err(|error| io_error("cutting", &path, error))?;
                 byte
             }
             Some(damage) => {
@@ -90,7 +100,7 @@ pub(super) fn recover(
                     });
                 }
                 let end = published.end.position.offset;
-                cut_torn_tail(&path, &mut file, header, byte, &damage, (end, known))?;
+                cut_torn_tail(&path, &file, header, byte, &damage, (end, known))?;
                 byte
             }
         };
@@ -108,11 +118,15 @@ pub(super) fn recover(
         .map_err(|error| io_error("syncing", &path, error))?;
     // Its name may be as new as what it holds.
     sync_dir(dir)?;
+    // Of others, that they are older is not known: they are left alone.
+    let first = published.first_offset();
+    let older = |path: &PathBuf| parse_spare_name(path).is_some_and(|at| at < first);
     Ok(Recovered {
         published,
         file,
         size,
         header,
+        spares: spares.into_iter().filter(older).collect(),
     })
 }
 
@@ -122,21 +136,30 @@ pub(super) struct Listed {
     pub(super) paths: Vec<PathBuf>,
     /// Files that a crash left half made.
     pub(super) leftovers: Vec<PathBuf>,
+    /// Files that are no part of the log any more, and wait to be written over.
+    pub(super) spares: Vec<PathBuf>,
 }
 
 pub(super) fn list(dir: &Path) -> Result<Listed, JournalError> {
     let failed = |error| io_error("listing", dir, error);
-    let (mut paths, mut leftovers) = (Vec::new(), Vec::new());
+    let (mut paths, mut leftovers, mut spares) = (Vec::new(), Vec::new(), Vec::new());
     for entry in fs::read_dir(dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
+        let is_spare = || parse_spare_name(&path).is_some() && path.is_file();
         if parse_name(&path).is_some() {
             paths.push(path);
         } else if path.extension().is_some_and(|e| e == "new") {
             leftovers.push(path);
+        } else if is_spare() {
+            spares.push(path);
         }
     }
     paths.sort();
-    Ok(Listed { paths, leftovers })
+    Ok(Listed {
+        paths,
+        leftovers,
+        spares,
+    })
 }
 
 /// Takes off a last segment that is shorter than its header: it holds no operation, and is begun anew where it began.
@@ -230,13 +253,41 @@ pub(super) fn continues(path: &Path, header: Header, end: LogEnd) -> Result<(), 
     })
 }
 
-/// Cuts room that was made ahead, and goes to the end.
-fn drop_room(file: &mut File, byte: u64) -> std::io::Result<()> {
-    if file.seek(SeekFrom::End(0))? > byte {
+/// Cuts room that was made ahead.
+fn drop_room(file: &File, byte: u64) -> std::io::Result<()> {
+    if file.metadata()?.len() > byte {
         file.set_len(byte)?;
-        file.seek(SeekFrom::Start(byte))?;
     }
     Ok(())
+}
+
+/// Refuses a segment whose end at `byte`, behind offset `end`, may be none. In the last one, a later mark calls more
+/// durable, or more than that is `known` to be; in the others, what is left of an earlier use was cut off.
+pub(super) fn behind_the_end(
+    path: &Path,
+    file: &File,
+    header: Header,
+    byte: u64,
+    (end, known): (u64, Option<u64>),
+) -> Result<(), JournalError> {
+    if !header.reused {
+        return Ok(());
+    }
+    if let Some(known) = known {
+        return torn_bytes(path, file, header, byte, &Damage::End, (end, known)).map(drop);
+    }
+    let meta = file.metadata();
+    let len = meta
+        .map_err(|error| io_error("reading", path, error))?
+        .len();
+    if len <= byte {
+        return Ok(());
+    }
+    Err(JournalError::Corrupt {
+        path: path.to_owned(),
+        byte,
+        what: format!("{}, and {} more bytes follow", Damage::End, len - byte),
+    })
 }
 
 /// Takes in a segment's batches and shows each to `seen`. Returns where they end, and what is wrong with the frame
@@ -252,9 +303,9 @@ pub(super) fn scan(
     let file = file
         .try_clone()
         .map_err(|error| io_error("opening", path, error))?;
-    let mut cursor = Cursor::new(file, HEADER_LEN, 1 << 20, Some(header.salt));
+    let mut cursor = Cursor::new(file, HEADER_LEN, 1 << 20, Some(header));
     let mut segment = Segment::new(path.to_owned(), header.base);
-    let damage = loop {
+    let (at, damage) = loop {
         let at = cursor.at();
         let corrupt = |what: String| JournalError::Corrupt {
             path: path.to_owned(),
@@ -262,7 +313,7 @@ pub(super) fn scan(
             what,
         };
         match cursor.next() {
-            Ok(None) => break None,
+            Ok(None) => break (at, None),
             Ok(Some(Frame::Mark(offset))) => {
                 if offset > published.end.position.offset {
                     return Err(corrupt(format!(
@@ -273,6 +324,9 @@ pub(super) fn scan(
             }
             Ok(Some(Frame::Batch(batch))) => {
                 if let Some(wrong) = discontinuity(published.end, &batch) {
+                    if header.reused {
+                        break (at, Some(Damage::Old));
+                    }
                     return Err(corrupt(wrong.to_string()));
                 }
                 segment.note(batch.first_offset(), at);
@@ -285,31 +339,31 @@ pub(super) fn scan(
                 Damage::Batch(
                     BatchError::Incomplete { .. } | BatchError::Length(_) | BatchError::Crc { .. },
                 )
-                | Damage::Mark => break Some(damage),
+                | Damage::Mark
+                | Damage::Old
+                | Damage::End => break (at, Some(damage)),
                 // Its CRC32 is right: these bytes were written so.
                 Damage::Batch(BatchError::Field(_)) => return Err(corrupt(damage.to_string())),
             },
         }
     };
     published.segments.push_back(segment);
-    Ok((cursor.at(), damage))
+    Ok((at, damage))
 }
 
 /// Whether the last segment's damage at `byte`, behind offset `end`, is a torn write: refused when a later mark says that
 /// what stood there was durable, or that is `known`. Returns how many bytes there are from there on.
 pub(super) fn torn_bytes(
     path: &Path,
-    mut file: &File,
+    file: &File,
     header: Header,
     byte: u64,
     damage: &Damage,
     (end, known): (u64, u64),
-) -> Result<usize, JournalError> {
+) -> Result<u64, JournalError> {
     let failed = |error| io_error("reading", path, error);
-    file.seek(SeekFrom::Start(byte)).map_err(failed)?;
-    let mut rest = Vec::new();
-    file.read_to_end(&mut rest).map_err(failed)?;
-    let marked = highest_mark(&rest, header.salt).unwrap_or(0);
+    let len = file.metadata().map_err(failed)?.len();
+    let marked = highest_mark(file, byte, header.salt).map_err(failed)?;
     if marked.max(known) > end {
         let (who, durable) = match marked > end {
             true => ("a later mark says", marked),
@@ -324,13 +378,13 @@ pub(super) fn torn_bytes(
             ),
         });
     }
-    Ok(rest.len())
+    Ok(len.saturating_sub(byte))
 }
 
 /// Cuts the last segment at `byte`, where its last write was torn.
 fn cut_torn_tail(
     path: &Path,
-    file: &mut File,
+    file: &File,
     header: Header,
     byte: u64,
     damage: &Damage,
@@ -346,9 +400,7 @@ fn cut_torn_tail(
         "the journal's last write was torn ({damage}); cut at the last whole batch"
     );
     file.set_len(byte).map_err(failed)?;
-    file.sync_all().map_err(failed)?;
-    file.seek(SeekFrom::Start(byte)).map_err(failed)?;
-    Ok(())
+    file.sync_all().map_err(failed)
 }
 
 /// The log's end after a batch.

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | 0..8 | magic | `VECWAL` and two zero bytes |
 //! | 8..12 | version u32 | 1 |
-//! | 12..16 | reserved u32 | 0 |
+//! | 12..16 | flags u32 | bit 0: the file was used before, see below |
 //! | 16..24 | epoch u64 | epoch of the last operation before the segment |
 //! | 24..32 | offset u64 | offset of the last operation before the segment |
 //! | 32..48 | chain u128 | the chain there |
@@ -28,10 +28,16 @@
 //!
 //! The file in use may be longer than what was written to it: zeros up to its end are room made ahead, so that an fsync
 //! does not have to change the file's length, which takes several times as long. They go when the next segment begins.
+//!
+//! A file of which nothing is needed any more is written over as a new segment (bit 0 of the flags): a system is quicker
+//! with pages and blocks that a file has. Four zero bytes then stand behind the last frame, and what follows them is of
+//! no meaning until it is cut off, before the next segment begins. A mark that was written before has another salt; a
+//! batch, an offset that the log had passed already.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use vectorizer_replication::batch::{Batch, BatchError};
@@ -41,9 +47,13 @@ use vectorizer_replication::position::{Chain, LogEnd, Position};
 pub(super) const HEADER_LEN: u64 = 64;
 /// Length of a sync mark in bytes.
 pub(super) const MARK_LEN: usize = 24;
+/// What stands behind the last frame where bytes of an earlier use follow. No frame begins so: its length would be too
+/// small.
+pub(super) const END: [u8; 4] = [0; 4];
 
 const MAGIC: &[u8; 8] = b"VECWAL\0\0";
 const VERSION: u32 = 1;
+const REUSED: u32 = 1;
 const MARK_MAGIC: &[u8; 4] = b"SYNC";
 
 /// What a segment's header says.
@@ -51,6 +61,8 @@ const MARK_MAGIC: &[u8; 4] = b"SYNC";
 pub(super) struct Header {
     pub(super) base: LogEnd,
     pub(super) salt: u64,
+    /// Bytes of an earlier use may follow the last frame.
+    pub(super) reused: bool,
 }
 
 impl Header {
@@ -58,6 +70,8 @@ impl Header {
         let mut out = [0; HEADER_LEN as usize];
         out[0..8].copy_from_slice(MAGIC);
         out[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        let flags = if self.reused { REUSED } else { 0 };
+        out[12..16].copy_from_slice(&flags.to_le_bytes());
         out[16..24].copy_from_slice(&self.base.position.epoch.to_le_bytes());
         out[24..32].copy_from_slice(&self.base.position.offset.to_le_bytes());
         out[32..48].copy_from_slice(&self.base.chain.0.to_le_bytes());
@@ -80,6 +94,12 @@ impl Header {
                 "the header's version is {version}, this program reads {VERSION}"
             ));
         }
+        let flags = u32_at(bytes, 12);
+        if flags & !REUSED != 0 {
+            return Err(format!(
+                "the header's flags are {flags:#x}, this program knows {REUSED:#x}"
+            ));
+        }
         let mut chain = [0; 16];
         chain.copy_from_slice(&bytes[32..48]);
         Ok(Header {
@@ -88,6 +108,7 @@ impl Header {
                 chain: Chain(u128::from_le_bytes(chain)),
             },
             salt: u64_at(bytes, 48),
+            reused: flags & REUSED != 0,
         })
     }
 }
@@ -109,13 +130,39 @@ fn decode_mark(bytes: &[u8], salt: u64) -> Option<u64> {
     (*bytes == encode_mark(offset, salt)).then_some(offset)
 }
 
-/// The highest offset that any mark in `bytes`, wherever it stands, calls durable.
-pub(super) fn highest_mark(bytes: &[u8], salt: u64) -> Option<u64> {
-    bytes
-        .windows(MARK_LEN)
-        .filter(|w| w.starts_with(MARK_MAGIC))
-        .filter_map(|w| decode_mark(w, salt))
-        .max()
+/// The highest offset that any mark from byte `at` of a file on, wherever it stands, calls durable; 0 when there is none.
+pub(super) fn highest_mark(file: &File, mut at: u64, salt: u64) -> std::io::Result<u64> {
+    /// Small in tests, whose files are.
+    const PIECE: usize = if cfg!(test) { 32 } else { 1 << 20 };
+    let mut highest = 0;
+    let mut piece = vec![0; PIECE];
+    loop {
+        let len = read_at(file, &mut piece, at)?;
+        let marks = piece[..len]
+            .windows(MARK_LEN)
+            .filter(|w| w.starts_with(MARK_MAGIC));
+        let offsets = marks.filter_map(|w| decode_mark(w, salt));
+        highest = highest.max(offsets.max().unwrap_or(0));
+        if len < piece.len() {
+            return Ok(highest);
+        }
+        // One may begin in this piece and end in the next.
+        at += (len - (MARK_LEN - 1)) as u64;
+    }
+}
+
+/// Reads until `into` is full or the file ends; how many bytes.
+fn read_at(file: &File, into: &mut [u8], at: u64) -> std::io::Result<usize> {
+    let mut have = 0;
+    while have < into.len() {
+        match file.read_at(&mut into[have..], at + have as u64) {
+            Ok(0) => break,
+            Ok(n) => have += n,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(have)
 }
 
 /// The file name of the segment that begins after `base`.
@@ -125,7 +172,19 @@ pub(super) fn file_name(base: LogEnd) -> String {
 
 /// The offset of the first operation of the segment of that name.
 pub(super) fn parse_name(path: &Path) -> Option<u64> {
-    let name = path.file_name()?.to_str()?.strip_suffix(".wal")?;
+    parse(path, ".wal")
+}
+
+/// What the names of segments end with that left the log.
+pub(super) const SPARE: &str = "old";
+
+/// The same of a segment that left the log.
+pub(super) fn parse_spare_name(path: &Path) -> Option<u64> {
+    parse(path, ".old")
+}
+
+fn parse(path: &Path, suffix: &str) -> Option<u64> {
+    let name = path.file_name()?.to_str()?.strip_suffix(suffix)?;
     let digits = name.len() == 20 && name.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| name.parse().ok())?
 }
@@ -137,6 +196,16 @@ pub(super) struct Segment {
     pub(super) base: LogEnd,
     /// First offset of a batch, and the byte that it begins at; ascending.
     index: Vec<(u64, u64)>,
+    /// Held by everybody who reads the file: it is not written over meanwhile.
+    in_use: Arc<()>,
+}
+
+/// Where to read in a segment.
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    /// A byte at which a frame begins.
+    pub(super) start: u64,
+    _in_use: Arc<()>,
 }
 
 impl Segment {
@@ -148,7 +217,13 @@ impl Segment {
             path,
             base,
             index: Vec::new(),
+            in_use: Arc::default(),
         }
+    }
+
+    /// Whether somebody reads it. Nobody begins to once it is no part of the log.
+    pub(super) fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.in_use) > 1
     }
 
     /// Notes a batch behind the ones noted before it.
@@ -162,12 +237,17 @@ impl Segment {
         }
     }
 
-    /// A byte at which a frame begins, at or before the batch that holds `offset`.
-    pub(super) fn start_for(&self, offset: u64) -> u64 {
+    /// Where to read from, at or before the batch that holds `offset`.
+    pub(super) fn place_of(&self, offset: u64) -> Place {
         let after = self.index.partition_point(|(first, _)| *first <= offset);
-        after
+        let start = after
             .checked_sub(1)
-            .map_or(HEADER_LEN, |at| self.index[at].1)
+            .map_or(HEADER_LEN, |at| self.index[at].1);
+        Place {
+            path: self.path.clone(),
+            start,
+            _in_use: self.in_use.clone(),
+        }
     }
 
     /// Forgets batches from byte `at` on.
@@ -196,6 +276,10 @@ pub(super) enum FrameError {
 pub(super) enum Damage {
     Batch(BatchError),
     Mark,
+    /// It does not continue the log: it is of an earlier use of the file.
+    Old,
+    /// Nothing, where the end is: for what follows it to be looked at.
+    End,
 }
 
 impl std::fmt::Display for Damage {
@@ -203,6 +287,11 @@ impl std::fmt::Display for Damage {
         match self {
             Damage::Batch(error) => write!(f, "{error}"),
             Damage::Mark => write!(f, "a sync mark does not match its check sum"),
+            Damage::Old => write!(
+                f,
+                "a batch that does not continue the log, of an earlier use of the file"
+            ),
+            Damage::End => write!(f, "the log ends here"),
         }
     }
 }
@@ -215,18 +304,19 @@ pub(super) struct Cursor {
     /// Read already, beginning at `at`.
     buffer: Bytes,
     chunk: usize,
-    salt: Option<u64>,
+    header: Option<Header>,
 }
 
 impl Cursor {
-    /// Begins at byte `at`, the start of a frame. Without a salt, marks are passed over unchecked.
-    pub(super) fn new(file: File, at: u64, chunk: usize, salt: Option<u64>) -> Self {
+    /// Begins at byte `at`, the start of a frame. Without the segment's header, marks are passed over unchecked and the
+    /// end is not known: not beyond what the log is known to have.
+    pub(super) fn new(file: File, at: u64, chunk: usize, header: Option<Header>) -> Self {
         Cursor {
             file,
             at,
             buffer: Bytes::new(),
             chunk: chunk.clamp(4 << 10, 4 << 20),
-            salt,
+            header,
         }
     }
 
@@ -235,16 +325,21 @@ impl Cursor {
         self.at
     }
 
-    /// The next frame; `None` at the end of the file, or where nothing but preallocated zeros follow.
+    /// The next frame; `None` at the end of the file, where nothing but preallocated zeros follow, or where bytes of an
+    /// earlier use do.
     pub(super) fn next(&mut self) -> Result<Option<Frame>, FrameError> {
-        self.fill(4)?;
-        if self.buffer.is_empty() || self.only_zeros_follow()? {
+        let reused = self.header.is_some_and(|header| header.reused);
+        self.fill(END.len())?;
+        if self.buffer.is_empty() || (reused && self.buffer.starts_with(&END)) {
+            return Ok(None);
+        }
+        if self.only_zeros_follow()? {
             return Ok(None);
         }
         if self.buffer.starts_with(MARK_MAGIC) {
             self.fill(MARK_LEN)?;
-            let offset = match (self.salt, self.buffer.get(..MARK_LEN)) {
-                (Some(salt), Some(mark)) => decode_mark(mark, salt),
+            let offset = match (self.header, self.buffer.get(..MARK_LEN)) {
+                (Some(header), Some(mark)) => decode_mark(mark, header.salt),
                 (None, Some(mark)) => Some(u64_at(mark, 8)),
                 (_, None) => None,
             };
@@ -261,9 +356,8 @@ impl Cursor {
         Ok(Some(Frame::Batch(batch)))
     }
 
-    /// No frame begins with four zero bytes: its length would be too small.
     fn only_zeros_follow(&mut self) -> Result<bool, FrameError> {
-        if !self.buffer.starts_with(&[0; 4]) {
+        if !self.buffer.starts_with(&END) {
             return Ok(false);
         }
         let mut some = vec![0; 64 << 10];
@@ -286,15 +380,7 @@ impl Cursor {
         }
         // The rest of the old buffer is read again: batches that were taken from it keep it, so it cannot grow.
         let mut fresh = vec![0; need.max(self.chunk)];
-        let mut have = 0;
-        while have < fresh.len() {
-            match self.file.read_at(&mut fresh[have..], self.at + have as u64) {
-                Ok(0) => break,
-                Ok(n) => have += n,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(FrameError::Io(error)),
-            }
-        }
+        let have = read_at(&self.file, &mut fresh, self.at).map_err(FrameError::Io)?;
         fresh.truncate(have);
         self.buffer = Bytes::from(fresh);
         Ok(())

@@ -1,5 +1,6 @@
 mod headless;
 mod room;
+mod spares;
 
 use std::os::unix::fs::FileExt;
 

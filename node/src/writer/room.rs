@@ -2,7 +2,7 @@
 //!
 //! | free, as a fraction of the disk | what happens |
 //! |---|---|
-//! | below twice `min_free_fraction` | full syncs hold the log no longer |
+//! | below twice `min_free_fraction` | full syncs hold the log no longer, and no file waits to be written over |
 //! | below `min_free_fraction` (5 %) | writes that grow are refused, deletes go on |
 //! | below two fifths of it (2 %) | checkpoints and incoming full syncs are given up: `data_dir/checkpoint.rs` |
 //! | below a fifth of it (1 %) | everything that needs the log is refused: deletes, following, opening an epoch |
@@ -38,11 +38,16 @@ impl Writer {
     pub(super) fn enforce_retention(&mut self) {
         let short = self.options.min_free_fraction * 2.0;
         let is_short = |free: crate::data_dir::FreeSpace| free.fraction_after(0) < short;
-        if self.data.free_space().is_ok_and(is_short) && self.journal.void_pins() {
+        let short = self.data.free_space().is_ok_and(is_short);
+        if short && self.journal.void_pins() {
             tracing::warn!("the disk gets short: the log is held for full syncs no longer");
         }
         let kept = self.checkpoints.start_offset();
-        if let Err(error) = self.journal.enforce_retention(kept) {
+        let mut done = self.journal.enforce_retention(kept);
+        if short && done.is_ok() {
+            done = self.journal.drop_spares();
+        }
+        if let Err(error) = done {
             tracing::error!(%error, "old log segments were not removed");
         }
     }

@@ -99,6 +99,43 @@ async fn a_master_killed_under_load_again_and_again_has_every_acknowledged_write
 }
 
 #[tokio::test]
+async fn a_master_whose_log_is_written_over_has_every_acknowledged_write_after_each_kill() {
+    let machine = Machine::master()
+        .set("replication.log_size=64")
+        .set("storage.segment_bytes=4096");
+    let mut master = machine.start().await;
+    master.create().await;
+    let mut load = Load::on(&master);
+    for _ in 0..ROUNDS {
+        load.goes_on().await;
+        until(
+            "a file of the log to be used again",
+            async || match is_written_over(&machine) {
+                true => Ok(()),
+                false => Err(master.end().await),
+            },
+        )
+        .await;
+        master.kill();
+        master = machine.start().await;
+        load.is_in(&master).await;
+    }
+    load.ends().await;
+    agree([(&machine, master)]).await;
+}
+
+/// Whether a file of the log says that it was used before; see `src/journal/segment.rs`.
+fn is_written_over(machine: &Machine) -> bool {
+    let log = machine.data_dir().join("gen-1/journal");
+    let files = std::fs::read_dir(log)
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    let mut segments = files.filter(|path| path.extension().is_some_and(|e| e == "wal"));
+    // It may be gone by now.
+    segments.any(|path| std::fs::read(path).is_ok_and(|bytes| bytes.get(12) == Some(&1)))
+}
+
+#[tokio::test]
 async fn a_replica_killed_under_load_again_and_again_comes_back_to_every_acknowledged_write() {
     let at_home = Machine::master();
     let elsewhere = Machine::replica_of(&at_home);

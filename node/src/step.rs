@@ -10,21 +10,21 @@ thread_local! {
 
 /// Says that a step is done.
 #[cfg(test)]
-pub(super) fn reached(step: &'static str) {
-    WATCH.with_borrow_mut(|watch| {
-        if let Some(watch) = watch {
-            watch(step);
-        }
-    });
+pub(crate) fn reached(step: &'static str) {
+    // What it does itself is not watched.
+    if let Some(mut watch) = WATCH.take() {
+        watch(step);
+        WATCH.set(Some(watch));
+    }
 }
 
 /// Says that a step is done.
 #[cfg(not(test))]
-pub(super) fn reached(_step: &'static str) {}
+pub(crate) fn reached(_step: &'static str) {}
 
 /// Calls `watch` at each step that `work` does on this thread.
 #[cfg(test)]
-pub(super) fn watched<T>(watch: impl FnMut(&'static str) + 'static, work: impl FnOnce() -> T) -> T {
+pub(crate) fn watched<T>(watch: impl FnMut(&'static str) + 'static, work: impl FnOnce() -> T) -> T {
     WATCH.set(Some(Box::new(watch)));
     let result = work();
     WATCH.set(None);
