@@ -12,13 +12,15 @@
 
 mod error;
 mod examine;
+mod file;
 mod reader;
 mod recover;
+mod retention;
 mod segment;
 mod spares;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,12 +36,12 @@ pub use examine::{Examined, SegmentReport, TornTail, examine};
 pub use reader::{LogReader, Pin, ReadError};
 
 use crate::background::Flusher;
-use crate::step::reached;
 use error::{discontinuity, io_error};
+use file::{Created, create_segment, end_at, sync_dir, write_all_at};
 use reader::{Published, Shared};
 use recover::{Recovered, end_of, recover};
-use segment::{END, HEADER_LEN, Header, MARK_LEN, Segment, encode_mark, file_name};
-use spares::{Spare, Spares};
+use segment::{HEADER_LEN, Header, MARK_LEN, Segment, encode_mark, file_name};
+use spares::Spares;
 
 /// How the log is kept.
 #[derive(Clone, Debug)]
@@ -297,73 +299,6 @@ impl Journal {
         Ok(out)
     }
 
-    /// Drops whole segments that neither the checkpoint at `checkpoint_offset` nor a pin needs: those that are not of the
-    /// last `log_size` operations, and as many more as it takes to keep to `max_bytes`. Some are kept for the next ones to
-    /// take their place, as far as `max_bytes` allows.
-    pub fn enforce_retention(&mut self, checkpoint_offset: u64) -> Result<(), JournalError> {
-        self.check()?;
-        self.checkpoint = checkpoint_offset;
-        self.reclaim(0)
-    }
-
-    /// The same, with room for so many segments that are to come in place of others.
-    fn reclaim(&mut self, needed: usize) -> Result<(), JournalError> {
-        let mut sizes = self.sizes()?.into_iter();
-        let mut held: u64 = sizes.as_slice().iter().sum();
-        let to_come = self.options.segment_limit() * needed as u64;
-        let most = self.options.max_bytes.unwrap_or(u64::MAX);
-        let most = most.saturating_sub(to_come);
-        let mut dropped = Vec::new();
-        {
-            let mut state = self.shared.state.write();
-            let end = state.end.position.offset;
-            let circular = end.saturating_sub(self.options.log_size);
-            let pinned = state.lowest_pin().map_or(u64::MAX, |from| from - 1);
-            let droppable = self.checkpoint.min(pinned);
-            while state.segments.get(1).is_some_and(|next| {
-                let before = next.base.position.offset;
-                before <= droppable && (before <= circular || held > most)
-            }) {
-                dropped.extend(state.segments.pop_front());
-                held -= sizes.next().unwrap_or(0);
-            }
-            let first = state.first_offset();
-            state.forget_tail_below(first);
-        }
-        let done = self
-            .spares
-            .put(dropped)
-            .and_then(|()| self.spares.keep(most.saturating_sub(held), needed));
-        self.note_spares();
-        done
-    }
-
-    /// Removes the files that wait to be written over: the disk gets short.
-    pub fn drop_spares(&mut self) -> Result<(), JournalError> {
-        let done = self.spares.keep(0, 0);
-        self.note_spares();
-        done
-    }
-
-    fn note_spares(&self) {
-        let bytes = self.spares.bytes();
-        self.shared.spare_bytes.store(bytes, Ordering::Relaxed);
-    }
-
-    /// The lengths of the files, oldest first; nothing when nobody asks for them.
-    fn sizes(&self) -> Result<Vec<u64>, JournalError> {
-        if self.options.max_bytes.is_none() {
-            return Ok(Vec::new());
-        }
-        let state = self.shared.state.read();
-        let sizes = state.segments.iter().map(|segment| {
-            let meta = fs::metadata(&segment.path);
-            meta.map(|meta| meta.len())
-                .map_err(|error| io_error("reading", &segment.path, error))
-        });
-        sizes.collect()
-    }
-
     /// Voids all pins: what they held may go at the next [`Self::enforce_retention`]. Whether there were any.
     pub fn void_pins(&mut self) -> bool {
         self.shared.state.write().void_pins()
@@ -407,7 +342,7 @@ impl Journal {
     /// Writes two pieces at the end of the file, in one call where the system allows it.
     fn write(&mut self, first: &[u8], second: &[u8]) -> Result<(), JournalError> {
         let to = self.size + (first.len() + second.len()) as u64;
-        let end = if to < self.old { &END[..] } else { &[] };
+        let end = end_at(to, self.old);
         write_all_at(&self.file, [first, second, end], self.size)
             .map_err(|error| io_error("writing", &self.path, error))?;
         self.size = to;
@@ -542,81 +477,6 @@ impl Journal {
         self.poisoned |= result.is_err();
         result
     }
-}
-
-/// A segment that was begun.
-struct Created {
-    file: File,
-    header: Header,
-    /// Of the file.
-    len: u64,
-}
-
-/// Makes an empty segment, in place of `spare` if there is one: complete and durable before it gets its name.
-fn create_segment(dir: &Path, base: LogEnd, spare: Option<Spare>) -> Result<Created, JournalError> {
-    let path = dir.join(file_name(base));
-    let new = path.with_extension("new");
-    // Whoever took it away from here is no reason to stop.
-    let len = spare.and_then(|spare| fs::rename(&spare.path, &new).ok().map(|()| spare.len));
-    reached("log: the file of the next segment has no name of the log");
-    if len.is_some() {
-        // Before anything is written over it: after a crash it could be found under the name that it had in the log.
-        sync_dir(dir)?;
-    }
-    let header = Header {
-        base,
-        salt: uuid::Uuid::new_v4().as_u64_pair().0,
-        reused: len.is_some(),
-    };
-    let create = || -> io::Result<File> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(!header.reused)
-            .open(&new)?;
-        let end = if header.reused { &END[..] } else { &[] };
-        write_all_at(&file, [&header.encode(), end, &[]], 0)?;
-        reached("log: it has its header");
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        reached("log: it has its name");
-        Ok(file)
-    };
-    let file = create().map_err(|error| io_error("creating", &path, error))?;
-    sync_dir(dir)?;
-    Ok(Created {
-        file,
-        header,
-        len: len.unwrap_or(HEADER_LEN),
-    })
-}
-
-/// Writes three pieces from byte `at` on, in one call where the system allows it.
-fn write_all_at(file: &File, pieces: [&[u8]; 3], mut at: u64) -> io::Result<()> {
-    let mut slices = pieces.map(IoSlice::new);
-    let mut left = &mut slices[..];
-    IoSlice::advance_slices(&mut left, 0); // drops empty pieces at the front
-    while !left.is_empty() {
-        match rustix::io::pwritev(file, left, at) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => {
-                at += n as u64;
-                IoSlice::advance_slices(&mut left, n);
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-fn sync_dir(dir: &Path) -> Result<(), JournalError> {
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|error| io_error("syncing", dir, error))?;
-    reached("log: the log's directory is durable");
-    Ok(())
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 
 use super::*;
-use crate::journal::segment::SPARE;
+use crate::journal::segment::{END, SPARE};
+use crate::journal::spares::Spare;
 use crate::step::watched;
 
 fn circular() -> JournalOptions {
@@ -568,4 +569,21 @@ fn a_log_that_keeps_to_its_bytes_is_written_over_as_well() {
         assert!(journal.reader().disk_bytes() <= CAP);
     }
     assert!(reused > 200, "{reused}");
+}
+
+#[test]
+fn the_end_is_marked_to_the_end_of_a_page_and_makes_no_file_longer_than_the_next_frame() {
+    for old in 0..100u64 {
+        for to in 0..100 {
+            let end = file::end_at(to, old);
+            assert_eq!(end.is_empty(), to >= old);
+            if end.is_empty() {
+                continue;
+            }
+            assert!(end.starts_with(&END) && end.iter().all(|byte| *byte == 0));
+            let ends = to + end.len() as u64;
+            assert!(ends <= old.max(to + END.len() as u64), "{to} of {old}");
+            assert!(ends % 16 == 0 || ends >= old, "{to} of {old}");
+        }
+    }
 }
