@@ -30,7 +30,7 @@
 //! does not have to change the file's length, which takes several times as long. They go when the next segment begins.
 //!
 //! A file of which nothing is needed any more is written over as a new segment (bit 0 of the flags): a system is quicker
-//! with pages and blocks that a file has. Four zero bytes then stand behind the last frame, and what follows them is of
+//! with pages and blocks that a file has. At least four zero bytes then stand behind the last frame; what follows is of
 //! no meaning until it is cut off, before the next segment begins. A mark that was written before has another salt; a
 //! batch, an offset that the log had passed already.
 

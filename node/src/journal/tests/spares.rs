@@ -583,7 +583,7 @@ fn the_end_is_marked_to_the_end_of_a_page_and_makes_no_file_longer_than_the_next
             assert!(end.starts_with(&END) && end.iter().all(|byte| *byte == 0));
             let ends = to + end.len() as u64;
             assert!(ends <= old.max(to + END.len() as u64), "{to} of {old}");
-            assert!(ends % 16 == 0 || ends >= old, "{to} of {old}");
+            assert!(ends.is_multiple_of(16) || ends >= old, "{to} of {old}");
         }
     }
 }
