@@ -1,4 +1,5 @@
 mod headless;
+mod over_older;
 mod room;
 mod spares;
 

@@ -1,16 +1,13 @@
 //! Files that are written over as the next segments.
 
-use std::cell::RefCell;
 use std::os::unix::fs::MetadataExt;
-use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::journal::segment::{END, SPARE};
 use crate::journal::spares::Spare;
-use crate::step::watched;
 
-fn circular() -> JournalOptions {
+pub(super) fn circular() -> JournalOptions {
     JournalOptions {
         log_size: 80,
         // Everything is read from the files.
@@ -25,8 +22,17 @@ fn spares(dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// A log with 200 batches of one operation each, 10 to a segment, of which none was dropped.
+fn with_200(dir: &Path) -> Journal {
+    let mut journal = open(dir, &circular()).unwrap();
+    for n in 0..200u8 {
+        add(&mut journal, &[n; 40]);
+    }
+    journal
+}
+
 /// The last segment.
-fn last(dir: &Path) -> PathBuf {
+pub(super) fn last(dir: &Path) -> PathBuf {
     let mut all = segments(dir).into_iter();
     all.rfind(|path| path.extension().is_some_and(|e| e == "wal"))
         .unwrap()
@@ -38,7 +44,7 @@ fn inode(path: &Path) -> u64 {
 
 /// A log whose last segment has just been begun over an older one, the batches that it holds by now, and the bytes that
 /// the older one left.
-fn begun_over(dir: &Path, len: usize) -> (Journal, Vec<Batch>, Vec<u8>) {
+pub(super) fn begun_over(dir: &Path, len: usize) -> (Journal, Vec<Batch>, Vec<u8>) {
     let mut journal = open(dir, &circular()).unwrap();
     let mut all = Vec::new();
     loop {
@@ -107,122 +113,9 @@ fn written_over_and_killed(options: &JournalOptions) {
 }
 
 #[test]
-fn a_write_torn_over_older_bytes_is_cut_at_any_byte() {
-    for len in [40, 41] {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut journal, mut all, old) = begun_over(dir.path(), len);
-        for n in 0..3u8 {
-            all.push(add(&mut journal, &[n; 40]));
-        }
-        let new = fs::read(last(dir.path())).unwrap();
-        assert!(new.len() as u64 > journal.size, "older bytes follow");
-        for cut in HEADER_LEN as usize..journal.size as usize + 4 {
-            let lost = copy(dir.path());
-            let path = last(lost.path());
-            let mut bytes = new.clone();
-            let to = old.len().min(bytes.len());
-            bytes[cut..to].copy_from_slice(&old[cut..to]);
-            fs::write(&path, &bytes).unwrap();
-            let mut again =
-                open(lost.path(), &circular()).unwrap_or_else(|e| panic!("cut at {cut}: {e}"));
-            let found = read_all(&again.reader());
-            assert_eq!(found, all[..found.len()], "cut at {cut}: a prefix");
-            let name = path.file_name().unwrap().to_str().unwrap();
-            assert_eq!(found.len(), whole_before(&new[..cut], &all, name));
-            let more = next(again.end(), 9, 1, b"goes on");
-            again.append(&more).unwrap();
-            again.publish();
-            drop(again);
-            let again = open(lost.path(), &circular()).unwrap();
-            assert_eq!(read_all(&again.reader()).last(), Some(&more));
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn whichever_sectors_reached_the_disk_a_prefix_comes_back(
-        lens in prop::collection::vec(prop_oneof![Just(40usize), 1..300usize], 1..8),
-        lost in prop::collection::vec(any::<bool>(), 64),
-        synced in 0..8usize,
-    ) {
-        const SECTOR: usize = 64;
-        let dir = tempfile::tempdir().unwrap();
-        let (mut journal, mut all, mut old) = begun_over(dir.path(), 40);
-        for (n, len) in lens.iter().enumerate() {
-            all.push(add(&mut journal, &vec![n as u8; *len]));
-            if n == synced {
-                journal.sync().unwrap();
-                old = fs::read(last(dir.path())).unwrap();
-            }
-        }
-        let durable = journal.durable();
-        drop(journal);
-        let path = last(dir.path());
-        let mut bytes = fs::read(&path).unwrap();
-        // The header was durable before the segment got its name.
-        for (n, sector) in bytes.chunks_mut(SECTOR).enumerate().skip(HEADER_LEN as usize / SECTOR) {
-            let old = old.get(n * SECTOR..).unwrap_or(&[]);
-            if lost[n % lost.len()] {
-                let len = sector.len().min(old.len());
-                sector[..len].copy_from_slice(&old[..len]);
-                sector[len..].fill(0);
-            }
-        }
-        fs::write(&path, &bytes).unwrap();
-        let again = open(dir.path(), &circular()).unwrap();
-        let found = read_all(&again.reader());
-        prop_assert_eq!(&found[..], &all[..found.len()]);
-        prop_assert!(again.end().position.offset >= durable);
-    }
-}
-
-#[test]
-fn an_end_before_what_was_durable_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut journal, _, _) = begun_over(dir.path(), 40);
-    let at = journal.size as usize;
-    for n in 0..3u8 {
-        add_synced(&mut journal, &[n; 40]);
-    }
-    let size = journal.size as usize;
-    drop(journal);
-    let path = last(dir.path());
-    let good = fs::read(&path).unwrap();
-    assert!(good.len() > size, "older bytes follow");
-    let mut bad = good.clone();
-    bad[at..at + END.len()].fill(0);
-    fs::write(&path, &bad).unwrap();
-    let refused = open(dir.path(), &circular()).err().unwrap().to_string();
-    assert!(
-        refused.contains("the log ends here; a later mark"),
-        "{refused}"
-    );
-    assert_eq!(examine(dir.path(), ZERO, 0).unwrap().damage.len(), 1);
-    assert_eq!(fs::read(&path).unwrap(), bad, "a refusal changes nothing");
-    // What comes after the last mark may be torn.
-    for byte in at..size - add_len(40) {
-        let mut bad = good.clone();
-        bad[byte] ^= 0x10;
-        fs::write(&path, &bad).unwrap();
-        assert!(open(dir.path(), &circular()).is_err(), "byte {byte}");
-    }
-}
-
-/// Bytes of a batch with such a payload, and of the mark before it.
-fn add_len(payload: usize) -> usize {
-    next(ZERO, 1, 1, &vec![0; payload]).bytes().len() + MARK_LEN
-}
-
-#[test]
 fn a_file_is_not_written_over_while_somebody_reads_it() {
     let dir = tempfile::tempdir().unwrap();
-    let mut journal = open(dir.path(), &circular()).unwrap();
-    for n in 0..200u8 {
-        add(&mut journal, &[n; 40]);
-    }
+    let mut journal = with_200(dir.path());
     let reader = journal.reader();
     // In the newest one that goes: of those that are kept, the last to be taken away.
     let place = {
@@ -256,10 +149,7 @@ fn a_segment_that_was_begun_over_another_is_empty() {
 #[test]
 fn what_a_checkpoint_made_superfluous_is_asked_again_once_the_log_was_cut() {
     let dir = tempfile::tempdir().unwrap();
-    let mut journal = open(dir.path(), &circular()).unwrap();
-    for n in 0..200u8 {
-        add(&mut journal, &[n; 40]);
-    }
+    let mut journal = with_200(dir.path());
     journal.enforce_retention(150).unwrap();
     let first = journal.reader().first_offset();
     // The checkpoint at 150 holds what is given up here, and goes with it.
@@ -288,10 +178,7 @@ fn a_log_that_begins_anew_writes_over_nothing() {
 #[test]
 fn files_that_wait_are_counted_and_go_when_the_disk_gets_short() {
     let dir = tempfile::tempdir().unwrap();
-    let mut journal = open(dir.path(), &circular()).unwrap();
-    for n in 0..200u8 {
-        add(&mut journal, &[n; 40]);
-    }
+    let mut journal = with_200(dir.path());
     journal.enforce_retention(200).unwrap();
     let on_disk = || -> u64 {
         let all = segments(dir.path());
@@ -312,10 +199,7 @@ fn files_that_wait_are_counted_and_go_when_the_disk_gets_short() {
 #[test]
 fn a_file_that_somebody_took_away_is_replaced_by_a_new_one() {
     let dir = tempfile::tempdir().unwrap();
-    let mut journal = open(dir.path(), &circular()).unwrap();
-    for n in 0..200u8 {
-        add(&mut journal, &[n; 40]);
-    }
+    let mut journal = with_200(dir.path());
     journal.enforce_retention(200).unwrap();
     for path in spares(dir.path()) {
         fs::remove_file(path).unwrap();
@@ -331,106 +215,10 @@ fn a_file_that_somebody_took_away_is_replaced_by_a_new_one() {
     );
 }
 
-/// A directory as the disk has it: names, and the files that they stand for.
-fn listed(dir: &Path) -> Vec<(std::ffi::OsString, File)> {
-    let all = segments(dir).into_iter();
-    let opened = |path: PathBuf| {
-        let file = File::open(&path).unwrap();
-        (path.file_name().unwrap().to_owned(), file)
-    };
-    all.map(opened).collect()
-}
-
-#[test]
-fn power_lost_at_any_step_finds_all_that_was_durable_whatever_the_directory_was() {
-    let dir = tempfile::tempdir().unwrap();
-    let options = JournalOptions {
-        log_size: 16,
-        ..circular()
-    };
-    let mut journal = open(dir.path(), &options).unwrap();
-    let mut all = Vec::new();
-    let checked = Rc::new(RefCell::new(0));
-    for n in 1..=60u8 {
-        let batch = next(journal.end(), 1, 1, &[n; 40]);
-        let durable = journal.durable() as usize;
-        let (count, known) = (checked.clone(), all.clone());
-        let (path, again) = (dir.path().to_owned(), options.clone());
-        // Every byte that was written is on the disk, but of the directory only what was synced.
-        let mut names = listed(dir.path());
-        let watch = move |step: &'static str| {
-            let lost = tempfile::tempdir().unwrap();
-            for (name, file) in &names {
-                let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
-                std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, 0).unwrap();
-                fs::write(lost.path().join(name), bytes).unwrap();
-            }
-            let found = open(lost.path(), &again).unwrap_or_else(|e| panic!("{n}, {step}: {e}"));
-            let first = found.reader().first_offset() as usize;
-            let there = read_all(&found.reader());
-            assert!(known[first - 1..].starts_with(&there), "{n}, {step}");
-            assert!(there.len() >= durable + 1 - first, "{n}, {step}");
-            if step == "log: the log's directory is durable" {
-                names = listed(&path);
-            }
-            *count.borrow_mut() += 1;
-        };
-        watched(watch, || journal.append(&batch).unwrap());
-        journal.publish();
-        journal.sync().unwrap();
-        all.push(batch);
-        journal.checkpoint = n.into();
-    }
-    assert!(journal.header.reused);
-    assert!(*checked.borrow() > 50);
-}
-
-#[test]
-fn an_end_in_an_older_segment_is_refused_and_so_is_one_below_what_is_known() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut journal, ..) = begun_over(dir.path(), 40);
-    let at = journal.size as usize;
-    let path = last(dir.path());
-    for n in 0..3u8 {
-        add(&mut journal, &[n; 40]);
-    }
-    let zeroed = |path: &Path| {
-        let mut bytes = fs::read(path).unwrap();
-        bytes[at..at + END.len()].fill(0);
-        fs::write(path, &bytes).unwrap();
-        bytes
-    };
-    let end = journal.end().position.offset;
-    let known = copy(dir.path());
-    let bad = zeroed(&last(known.path()));
-    assert!(Journal::open_knowing(known.path(), circular(), ZERO, end).is_err());
-    assert_eq!(examine(known.path(), ZERO, end).unwrap().damage.len(), 1);
-    assert_eq!(fs::read(last(known.path())).unwrap(), bad);
-
-    while last(dir.path()) == path {
-        add(&mut journal, &[7; 40]);
-    }
-    drop(journal);
-    for headless in [false, true] {
-        let older = copy(dir.path());
-        let path = older.path().join(path.file_name().unwrap());
-        if headless {
-            fs::write(last(older.path()), b"VEC").unwrap();
-        }
-        let bad = zeroed(&path);
-        assert!(open(older.path(), &circular()).is_err());
-        assert!(!examine(older.path(), ZERO, 0).unwrap().damage.is_empty());
-        assert_eq!(fs::read(&path).unwrap(), bad, "a refusal changes nothing");
-    }
-}
-
 #[test]
 fn what_could_not_be_renamed_goes_before_anything_newer() {
     let dir = tempfile::tempdir().unwrap();
-    let mut journal = open(dir.path(), &circular()).unwrap();
-    for n in 0..200u8 {
-        add(&mut journal, &[n; 40]);
-    }
+    let mut journal = with_200(dir.path());
     // No file can take the name of a directory.
     let in_the_way = segments(dir.path())[1].with_extension(SPARE);
     fs::create_dir(&in_the_way).unwrap();
@@ -518,6 +306,14 @@ fn readers_beside_files_that_are_written_over_read_what_was_written() {
     assert!(reused > 0);
 }
 
+/// A process that finds the directory as it is now has all of the log that this one has.
+fn finds_all_when_killed(dir: &Path, journal: &Journal, all: &[Batch]) {
+    let killed = copy(dir);
+    let again = open(killed.path(), &circular()).unwrap();
+    assert!(all.ends_with(&read_all(&again.reader())));
+    assert_eq!(again.end(), journal.end());
+}
+
 #[test]
 fn a_log_that_is_cut_goes_on_over_older_files() {
     for back in [1, 5, 12, 40] {
@@ -532,20 +328,14 @@ fn a_log_that_is_cut_goes_on_over_older_files() {
             let to = journal.end().position.offset - back;
             journal.truncate(to).unwrap();
             all.truncate((to + 1 - first) as usize);
-            let killed = copy(dir.path());
-            let again = open(killed.path(), &circular()).unwrap();
-            assert!(all.ends_with(&read_all(&again.reader())));
-            assert_eq!(again.end(), journal.end());
+            finds_all_when_killed(dir.path(), &journal, &all);
             for n in 0..30u8 {
                 all.push(add(&mut journal, &[n ^ round; 40]));
                 journal
                     .enforce_retention(journal.end().position.offset)
                     .unwrap();
                 reused += usize::from(journal.header.reused);
-                let killed = copy(dir.path());
-                let again = open(killed.path(), &circular()).unwrap();
-                assert!(all.ends_with(&read_all(&again.reader())));
-                assert_eq!(again.end(), journal.end());
+                finds_all_when_killed(dir.path(), &journal, &all);
             }
         }
         assert!(reused > 0 || back > 12);
