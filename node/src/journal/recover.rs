@@ -82,29 +82,26 @@ pub(super) fn recover(
             continues(&path, header, published.end)?;
         }
         let (byte, damage) = scan(&path, &file, header, &mut published, cache_bytes, |_| {})?;
-        let size = match damage {
-            None => {
-                let is_last = at + 1 == count && headless.is_none();
-                let end = published.end.position.offset;
-                let known = is_last.then_some(known);
-                behind_the_end(&path, &file, header, byte, (end, known))?;
+        // Only the last one can have been torn.
+        let last_known = (at + 1 == count && headless.is_none()).then_some(known);
+        let end = published.end.position.offset;
+        match (damage, last_known) {
+            (None, _) => {
+                behind_the_end(&path, &file, header, byte, (end, last_known))?;
                 drop_room(&file, byte).map_err(|error| io_error("cutting", &path, error))?;
-                byte
             }
-            Some(damage) => {
-                if at + 1 < count || headless.is_some() {
-                    return Err(JournalError::Corrupt {
-                        path,
-                        byte,
-                        what: damage.to_string(),
-                    });
-                }
-                let end = published.end.position.offset;
+            (Some(damage), None) => {
+                return Err(JournalError::Corrupt {
+                    path,
+                    byte,
+                    what: damage.to_string(),
+                });
+            }
+            (Some(damage), Some(known)) => {
                 cut_torn_tail(&path, &file, header, byte, &damage, (end, known))?;
-                byte
             }
-        };
-        last = Some((path, file, size, header));
+        }
+        last = Some((path, file, byte, header));
     }
     let Some((path, file, size, header)) = last else {
         return Err(JournalError::Poisoned); // there was at least one path

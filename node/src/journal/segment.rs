@@ -172,7 +172,7 @@ pub(super) fn file_name(base: LogEnd) -> String {
 
 /// The offset of the first operation of the segment of that name.
 pub(super) fn parse_name(path: &Path) -> Option<u64> {
-    parse(path, ".wal")
+    parse(path, "wal")
 }
 
 /// What the names of segments end with that left the log.
@@ -180,11 +180,12 @@ pub(super) const SPARE: &str = "old";
 
 /// The same of a segment that left the log.
 pub(super) fn parse_spare_name(path: &Path) -> Option<u64> {
-    parse(path, ".old")
+    parse(path, SPARE)
 }
 
-fn parse(path: &Path, suffix: &str) -> Option<u64> {
-    let name = path.file_name()?.to_str()?.strip_suffix(suffix)?;
+fn parse(path: &Path, extension: &str) -> Option<u64> {
+    let name = path.file_name()?.to_str()?.strip_suffix(extension)?;
+    let name = name.strip_suffix('.')?;
     let digits = name.len() == 20 && name.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| name.parse().ok())?
 }
