@@ -29,8 +29,8 @@ pub use amount::Amount;
 pub use rules::{RULES, Rule, definition, yaml};
 pub use status::{
     ClusterStatus, Initialization, LastPromotion, MasterPosition, MasterStatus, NodeRole,
-    NodeStatus, NodeSync, Phase, PromotionReason, PromotionResult, RecordedConcern, TargetStatus,
-    TargetStep,
+    NodeStatus, NodeSync, Phase, PromotionReason, PromotionResult, RecordedConcern, StatusMemory,
+    TargetStatus, TargetStep,
 };
 
 /// A Vectorizer master with read replicas.
@@ -84,6 +84,27 @@ pub use status::{
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "Image",
+        type_ = "string",
+        json_path = ".status.image",
+        description = "The image that nodes run when the spec names none",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Position",
+        type_ = "integer",
+        json_path = ".status.master.position.offset",
+        description = "How far the master's log goes",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Degraded')].reason",
+        description = "What is wrong, in one word",
+        priority = 1
     )
 )]
 #[serde(rename_all = "camelCase")]
@@ -152,7 +173,7 @@ pub struct VectorizerClusterSpec {
     /// Which replicas take part in reads.
     #[serde(default)]
     pub reads: Reads,
-    /// Makes a replica the master. Carried out once per requestId; the operator never changes it.
+    /// Makes a replica the master. Carried out once per requestID; the operator never changes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promote: Option<Promote>,
     /// Stops the operator from changing anything of this cluster. Nodes go on by themselves, and so does the status.
@@ -193,10 +214,9 @@ pub struct Storage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
-    /// What becomes of the volumes when the cluster is deleted. `Delete` also removes the volume of a replica that is
-    /// scaled away; `Retain` keeps every volume, and a replica that comes back continues where it was.
+    /// What becomes of the volumes of nodes that are wanted no more.
     #[serde(default)]
-    pub on_delete: OnDelete,
+    pub retention: VolumeRetention,
 }
 
 impl Default for Storage {
@@ -204,19 +224,39 @@ impl Default for Storage {
         Storage {
             size: default_size(),
             storage_class_name: None,
-            on_delete: OnDelete::default(),
+            retention: VolumeRetention::default(),
         }
     }
 }
 
+/// What becomes of the volumes of nodes that are wanted no more, as in a StatefulSet.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeRetention {
+    /// When the cluster is deleted.
+    pub when_deleted: Retention,
+    /// When a replica is scaled away. Kept, a replica that comes back continues where it was.
+    pub when_scaled: Retention,
+}
+
 /// What becomes of volumes.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema)]
-pub enum OnDelete {
+pub enum Retention {
     /// They are kept.
     #[default]
     Retain,
     /// They are deleted with what used them.
     Delete,
+}
+
+impl Retention {
+    /// The word in a StatefulSet.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Retention::Retain => "Retain",
+            Retention::Delete => "Delete",
+        }
+    }
 }
 
 /// Requests and limits of the node's container.
@@ -238,25 +278,25 @@ pub struct Resources {
 pub struct Replication {
     /// Seconds between heartbeats.
     #[schemars(range(min = 1, max = 60))]
-    pub heartbeat_interval_secs: u32,
+    pub heartbeat_interval_seconds: u32,
     /// Seconds without a frame after which a connection counts as dead. Above the heartbeat interval.
     #[schemars(range(min = 2, max = 600))]
-    pub replica_timeout_secs: u32,
+    pub replica_timeout_seconds: u32,
     /// Operations kept for replicas that were away; one that missed more is sent everything.
     #[schemars(range(min = 1000, max = 1_000_000_000))]
     pub log_size: u64,
     /// Seconds between a replica's attempts to reach its master.
     #[schemars(range(min = 1, max = 300))]
-    pub reconnect_interval_secs: u32,
+    pub reconnect_interval_seconds: u32,
 }
 
 impl Default for Replication {
     fn default() -> Self {
         Replication {
-            heartbeat_interval_secs: 5,
-            replica_timeout_secs: 30,
+            heartbeat_interval_seconds: 5,
+            replica_timeout_seconds: 30,
             log_size: 1_000_000,
-            reconnect_interval_secs: 5,
+            reconnect_interval_seconds: 5,
         }
     }
 }
@@ -275,7 +315,7 @@ pub struct WriteConcern {
     /// Seconds that a write waits for them, before it is answered that its outcome is unknown.
     #[serde(default = "default_write_timeout")]
     #[schemars(range(min = 1, max = 600))]
-    pub timeout_secs: u32,
+    pub timeout_seconds: u32,
 }
 
 impl Default for WriteConcern {
@@ -283,7 +323,7 @@ impl Default for WriteConcern {
         WriteConcern {
             acks: 0,
             level: WriteLevel::default(),
-            timeout_secs: default_write_timeout(),
+            timeout_seconds: default_write_timeout(),
         }
     }
 }
@@ -316,14 +356,21 @@ fn default_write_timeout() -> u32 {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Reads {
-    /// A replica that is further behind, in ms, leaves the read Service until it is below half of this.
-    #[schemars(range(min = 1, max = 3_600_000))]
-    pub max_lag_ms: u64,
+    /// A replica that is further behind, in seconds, leaves the read Service until it is below half of this.
+    #[schemars(range(min = 1, max = 3600))]
+    pub max_lag_seconds: u32,
 }
 
 impl Default for Reads {
     fn default() -> Self {
-        Reads { max_lag_ms: 1000 }
+        Reads { max_lag_seconds: 1 }
+    }
+}
+
+impl Reads {
+    /// The same in ms, as nodes measure.
+    pub fn max_lag_ms(&self) -> u64 {
+        u64::from(self.max_lag_seconds) * 1000
     }
 }
 
@@ -335,7 +382,8 @@ pub struct Promote {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub target: Option<String>,
-    /// Any name for this request. A request is carried out once: the next one needs another requestId.
+    /// Any name for this request. A request is carried out once: the next one needs another requestID.
+    #[serde(rename = "requestID")]
     #[schemars(length(min = 1, max = 64))]
     pub request_id: String,
     /// How.

@@ -54,7 +54,7 @@ pub mod condition {
     pub const DEGRADED: &str = "Degraded";
     /// Writes are accepted.
     pub const AVAILABLE: &str = "Available";
-    /// Every replica is connected and within `reads.maxLagMs`.
+    /// Every replica is connected and within `reads.maxLagSeconds`.
     pub const REPLICATION_HEALTHY: &str = "ReplicationHealthy";
     /// Each write is held by as many replicas as `writeConcern.acks` asks for; absent when it asks for none.
     pub const SYNCHRONOUS_REPLICATION_MET: &str = "SynchronousReplicationMet";

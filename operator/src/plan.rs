@@ -32,7 +32,8 @@ use vectorizer_api::lease::Grant;
 use vectorizer_api::position::Position;
 
 use crate::crd::{
-    ClusterStatus, Initialization, LastPromotion, MasterStatus, RecordedConcern, TargetStatus,
+    ClusterStatus, Initialization, LastPromotion, MasterStatus, RecordedConcern, StatusMemory,
+    TargetStatus,
 };
 use crate::names::reason;
 use crate::render::Object;
@@ -92,11 +93,11 @@ impl Memory {
         Memory {
             image: status.image.clone(),
             cluster: status.cluster,
-            initialization: status.initialization,
+            initialization: status.memory.initialization,
             master: status.master.clone(),
             target: status.target.clone(),
             last_promotion: status.last_promotion.clone(),
-            handled_requests: status.handled_requests.clone(),
+            handled_requests: status.memory.handled_requests.clone(),
             write_concern: status.write_concern.clone(),
         }
     }
@@ -115,11 +116,13 @@ impl Memory {
         } = self.clone();
         status.image = image;
         status.cluster = cluster;
-        status.initialization = initialization;
+        status.memory = StatusMemory {
+            initialization,
+            handled_requests,
+        };
         status.master = master;
         status.target = target;
         status.last_promotion = last_promotion;
-        status.handled_requests = handled_requests;
         status.write_concern = write_concern;
     }
 

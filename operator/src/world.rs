@@ -92,7 +92,7 @@ pub enum Invalid {
     Size(String),
     /// Every peer would be given up between two heartbeats.
     #[error(
-        "spec.replication.replicaTimeoutSecs: {timeout} is not above heartbeatIntervalSecs, which is {heartbeat}"
+        "spec.replication.replicaTimeoutSeconds: {timeout} is not above heartbeatIntervalSeconds, which is {heartbeat}"
     )]
     Timeout {
         /// The timeout in seconds.
@@ -131,8 +131,8 @@ impl Cluster {
             .ok_or_else(|| Invalid::Size(size.as_str().to_owned()))?;
         let replication = &raw.spec.replication;
         let (timeout, heartbeat) = (
-            replication.replica_timeout_secs,
-            replication.heartbeat_interval_secs,
+            replication.replica_timeout_seconds,
+            replication.heartbeat_interval_seconds,
         );
         let (acks, replicas) = (
             raw.spec.write_concern.as_ref().map_or(0, |w| w.acks),
@@ -537,7 +537,7 @@ mod tests {
             (long, json!({}), "metadata.name"),
             (
                 "demo",
-                json!({ "promote": { "requestId": "a", "target": "other-replica-0" } }),
+                json!({ "promote": { "requestID": "a", "target": "other-replica-0" } }),
                 "spec.promote.target: `other-replica-0`",
             ),
             (
@@ -547,8 +547,8 @@ mod tests {
             ),
             (
                 "demo",
-                json!({ "replication": { "replicaTimeoutSecs": 5 } }),
-                "spec.replication.replicaTimeoutSecs: 5",
+                json!({ "replication": { "replicaTimeoutSeconds": 5 } }),
+                "spec.replication.replicaTimeoutSeconds: 5",
             ),
             (
                 "demo",

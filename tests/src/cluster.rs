@@ -152,7 +152,7 @@ impl Cluster {
     pub async fn promote(&self, request_id: &str, target: Option<&str>, mode: &str) -> Result<()> {
         // Where the machine is slow, nothing is given up for that.
         let mut promote = json!({
-            "requestId": request_id, "mode": mode, "target": null, "deadlineSeconds": 120,
+            "requestID": request_id, "mode": mode, "target": null, "deadlineSeconds": 120,
         });
         if let Some(target) = target {
             promote["target"] = json!(target);
@@ -166,7 +166,7 @@ impl Cluster {
         self.wait(&what, deadline, |object| {
             let last = &object["status"]["lastPromotion"];
             ensure(
-                last["requestId"] == request_id && !last["finishedAt"].is_null(),
+                last["requestID"] == request_id && !last["finishedAt"].is_null(),
                 || {
                     format!(
                         "lastPromotion is {last}, target {}",

@@ -151,7 +151,7 @@ async fn promote(scope: &Scope, cluster: &Cluster) -> Result<()> {
     checker.phase("promotion").await?;
     let request = format!("demo-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
     let patch = serde_json::json!({
-        "spec": { "promote": { "requestId": request, "target": target, "mode": "Switchover" } },
+        "spec": { "promote": { "requestID": request, "target": target, "mode": "Switchover" } },
     });
     say(&format!(
         "kubectl patch vc {NAME} --type=merge -p '{patch}'"
@@ -188,7 +188,7 @@ async fn promote(scope: &Scope, cluster: &Cluster) -> Result<()> {
     ));
     say(&format!(
         "longest gap between two acknowledged writes: {} ms (the operator measured a pause of {} ms)",
-        during.longest_gap_ms, record["writePauseMs"]
+        during.longest_gap_ms, record["writePauseMilliseconds"]
     ));
     say(&format!(
         "read back through the Service: {} records; acknowledged but lost: {}",

@@ -41,13 +41,13 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         at: "spec.promote",
-        rule: "self.requestId.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",
-        message: "requestId: letters, digits, '-', '_' and '.' only, beginning and ending with a letter or digit",
+        rule: "self.requestID.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",
+        message: "requestID: letters, digits, '-', '_' and '.' only, beginning and ending with a letter or digit",
     },
     Rule {
         at: "spec.promote",
-        rule: "self.requestId != oldSelf.requestId || (self.mode == oldSelf.mode && self.deadlineSeconds == oldSelf.deadlineSeconds && has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target) && has(self.maxLagOperations) == has(oldSelf.maxLagOperations) && (!has(self.maxLagOperations) || self.maxLagOperations == oldSelf.maxLagOperations))",
-        message: "promote: a request is carried out once and cannot be changed; give another requestId with it",
+        rule: "self.requestID != oldSelf.requestID || (self.mode == oldSelf.mode && self.deadlineSeconds == oldSelf.deadlineSeconds && has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target) && has(self.maxLagOperations) == has(oldSelf.maxLagOperations) && (!has(self.maxLagOperations) || self.maxLagOperations == oldSelf.maxLagOperations))",
+        message: "promote: a request is carried out once and cannot be changed; give another requestID with it",
     },
     Rule {
         at: "spec.storage.size",
@@ -66,8 +66,8 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         at: "spec.replication",
-        rule: "self.replicaTimeoutSecs > self.heartbeatIntervalSecs",
-        message: "replication.replicaTimeoutSecs: must be above heartbeatIntervalSecs",
+        rule: "self.replicaTimeoutSeconds > self.heartbeatIntervalSeconds",
+        message: "replication.replicaTimeoutSeconds: must be above heartbeatIntervalSeconds",
     },
     Rule {
         at: "spec.env",
@@ -147,6 +147,11 @@ pub fn definition() -> CustomResourceDefinition {
         list_map(&mut schema, "status.conditions", "type");
         list_map(&mut schema, "status.nodes", "pod");
         list_map(&mut schema, "spec.env", "name");
+        list_map(&mut schema, "spec.imagePullSecrets", "name");
+        list_of(&mut schema, "spec.tolerations", "atomic");
+        list_of(&mut schema, "spec.topologySpreadConstraints", "atomic");
+        list_of(&mut schema, "status.memory.handledRequests", "atomic");
+        list_of(&mut schema, "status.writeConcern.members", "set");
         if let Ok(typed) = serde_json::from_value(schema) {
             *root = typed;
         }
@@ -171,9 +176,16 @@ fn at<'a>(schema: &'a mut Value, path: &str) -> Option<&'a mut Value> {
 }
 
 fn list_map(schema: &mut Value, path: &str, key: &str) {
+    list_of(schema, path, "map");
     if let Some(Value::Object(list)) = at(schema, path) {
-        list.insert("x-kubernetes-list-type".into(), json!("map"));
         list.insert("x-kubernetes-list-map-keys".into(), json!([key]));
+    }
+}
+
+/// How server-side apply merges a list: `map` by key, `set` by value, `atomic` as a whole.
+fn list_of(schema: &mut Value, path: &str, kind: &str) {
+    if let Some(Value::Object(list)) = at(schema, path) {
+        list.insert("x-kubernetes-list-type".into(), json!(kind));
     }
 }
 
@@ -257,6 +269,66 @@ mod tests {
             found == yaml().unwrap(),
             "crds/vectorizerclusters.yaml is stale: write it with `vectorizer-operator crd`"
         );
+    }
+
+    #[test]
+    fn every_list_of_this_resource_says_how_it_is_merged() {
+        fn check(schema: &Value, path: &str) {
+            let Some(Value::Object(properties)) = schema.get("properties") else {
+                return;
+            };
+            for (name, inner) in properties {
+                let path = format!("{path}.{name}");
+                if inner["type"] == "array" {
+                    let kind = inner.get("x-kubernetes-list-type");
+                    assert!(kind.is_some(), "{path} does not say how it is merged");
+                    if kind == Some(&json!("map")) {
+                        for key in inner["x-kubernetes-list-map-keys"].as_array().unwrap() {
+                            let required = inner["items"]["required"].as_array().unwrap();
+                            let defaulted =
+                                &inner["items"]["properties"][key.as_str().unwrap()]["default"];
+                            assert!(
+                                required.contains(key) || !defaulted.is_null(),
+                                "{path}: {key}"
+                            );
+                        }
+                    }
+                } else if !EMBEDDED.contains(&name.as_str()) {
+                    check(inner, &path);
+                }
+            }
+        }
+        let schema = schema();
+        check(&schema["properties"]["spec"], "spec");
+        check(&schema["properties"]["status"], "status");
+    }
+
+    #[test]
+    fn names_and_values_follow_kubernetes_conventions() {
+        fn check(schema: &Value, path: &str) {
+            for value in schema["enum"].as_array().unwrap_or(&Vec::new()) {
+                let Some(word) = value.as_str() else { continue };
+                assert!(word.starts_with(char::is_uppercase), "{path}: {word}");
+            }
+            if let Some(Value::Object(properties)) = schema.get("properties") {
+                for (name, inner) in properties {
+                    let path = format!("{path}.{name}");
+                    if path == "status.conditions" || EMBEDDED.contains(&name.as_str()) {
+                        continue;
+                    }
+                    for ending in ["Secs", "Sec", "Ms", "Millis", "Id", "Ids", "Url"] {
+                        assert!(!name.ends_with(ending), "{path} ends with {ending}");
+                    }
+                    check(inner, &path);
+                }
+            }
+            if let Some(items) = schema.get("items") {
+                check(items, path);
+            }
+        }
+        let schema = schema();
+        check(&schema["properties"]["spec"], "spec");
+        check(&schema["properties"]["status"], "status");
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What the operator answers: the status of a `VectorizerCluster`, decisions under way included.
 //!
-//! Part of it is the operator's memory, not only a report: `cluster`, `initialization`, `master`, `target` and
-//! `handledRequests` are written before what they decide is carried out, and an operator that starts in the middle goes
-//! on from them.
+//! Part of it is not only a report: `cluster`, `master`, `target` and `memory` are written before what they decide is
+//! carried out, and an operator that starts in the middle goes on from them.
+//!
+//! Names follow Kubernetes' conventions (`nodeID`, values in CamelCase, lists with map keys), times are whole seconds.
+//! What is measured and usually below a second is in whole milliseconds, and says so in its name.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
@@ -45,9 +47,6 @@ pub struct ClusterStatus {
     /// Identity of the cluster, which every node knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Uuid>,
-    /// How far the first start is. Absent on a cluster whose data was there before its status.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub initialization: Option<Initialization>,
     /// Who is master, as decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub master: Option<MasterStatus>,
@@ -60,15 +59,27 @@ pub struct ClusterStatus {
     /// The last change of the master that was asked for, or that the operator needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_promotion: Option<LastPromotion>,
-    /// The last 32 requestIds that were dealt with, oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub handled_requests: Vec<String>,
     /// The write concern on record, when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_concern: Option<RecordedConcern>,
+    /// What only the operator reads.
+    #[serde(default)]
+    pub memory: StatusMemory,
     /// Ready, Progressing, Degraded, Available, ReplicationHealthy, SynchronousReplicationMet, PromotionSucceeded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// What the operator notes for itself and nobody else has a use for.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusMemory {
+    /// How far the first start is. Absent on a cluster whose data was there before its status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initialization: Option<Initialization>,
+    /// The last 32 requestIDs that were dealt with, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handled_requests: Vec<String>,
 }
 
 /// What a cluster is doing.
@@ -125,8 +136,10 @@ pub struct MasterStatus {
     /// Its pod.
     pub pod: String,
     /// Its durable identity: that of its volume. Another volume under the same pod name is not the master.
+    #[serde(rename = "nodeID")]
     pub node_id: Uuid,
     /// The process that was last seen as master.
+    #[serde(rename = "bootID")]
     pub boot_id: Uuid,
     /// The epoch in which it writes.
     pub epoch: u64,
@@ -159,7 +172,7 @@ pub struct MasterPosition {
 #[serde(rename_all = "camelCase")]
 pub struct TargetStatus {
     /// The request, when one asked for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "requestID")]
     pub request_id: Option<String>,
     /// Why.
     pub reason: PromotionReason,
@@ -169,7 +182,7 @@ pub struct TargetStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
     /// Its durable identity.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "nodeID")]
     pub node_id: Option<Uuid>,
     /// The pod that was asked for, when one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -254,7 +267,7 @@ pub enum TargetStep {
 #[serde(rename_all = "camelCase")]
 pub struct LastPromotion {
     /// The request, when one asked for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "requestID")]
     pub request_id: Option<String>,
     /// Why.
     pub reason: PromotionReason,
@@ -269,7 +282,11 @@ pub struct LastPromotion {
     /// How it ended.
     pub result: PromotionResult,
     /// Switchover: for how long no node accepted writes, in ms, as the operator saw it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        rename = "writePauseMilliseconds"
+    )]
     pub write_pause_ms: Option<u64>,
     /// Operations of the old master that the new one is known to lack; 0 for a switchover. The operator sees every few
     /// seconds how far a master is, and where the epoch of its last operation began: there can be more, with a busy
@@ -313,14 +330,18 @@ pub struct NodeStatus {
     /// Its pod.
     pub pod: String,
     /// Its durable identity, once known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "nodeID")]
     pub node_id: Option<Uuid>,
-    /// Its role, as it says itself; `unknown` when it does not answer.
+    /// Its role, as it says itself; `Unknown` when it does not answer.
     pub role: NodeRole,
     /// Health, as the master sees it (the values of `/replication/replicas`).
     pub status: NodeSync,
     /// Age of the oldest operation that it has not applied, in ms.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        rename = "lagMilliseconds"
+    )]
     pub lag_ms: Option<u64>,
     /// Operations that it has not applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -375,7 +396,6 @@ impl From<RecordedConcern> for Concern {
 
 /// A node's role.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
-#[serde(rename_all = "lowercase")]
 pub enum NodeRole {
     /// Accepts writes.
     Master,

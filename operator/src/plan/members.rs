@@ -69,7 +69,7 @@ pub(super) fn label(draft: &mut Draft<'_>) {
     }
 }
 
-/// Whether a replica may be read from: hysteresis around `reads.maxLagMs`.
+/// Whether a replica may be read from: hysteresis around `reads.maxLagSeconds`.
 fn may_read(world: &World, member: &Member) -> bool {
     let Some(pod) = &member.seen else {
         return false;
@@ -80,7 +80,7 @@ fn may_read(world: &World, member: &Member) -> bool {
     if world.replicas.is_none() {
         return pod.read_eligible;
     }
-    let most = world.cluster.spec.reads.max_lag_ms;
+    let most = world.cluster.spec.reads.max_lag_ms();
     match world.replica(member) {
         Some(replica) if replica.connected => match replica.status {
             ReplicaStatus::Connected | ReplicaStatus::Lagging => {
@@ -94,7 +94,7 @@ fn may_read(world: &World, member: &Member) -> bool {
 }
 
 fn within_grace(world: &World, heartbeat: Option<u64>) -> bool {
-    let grace = GRACE.max(Duration::from_millis(world.cluster.spec.reads.max_lag_ms));
+    let grace = GRACE.max(Duration::from_millis(world.cluster.spec.reads.max_lag_ms()));
     let heartbeat = heartbeat
         .and_then(|secs| i64::try_from(secs).ok())
         .unwrap_or(0);

@@ -246,7 +246,7 @@ impl Facts<'_, '_> {
         let Some(replicas) = &world.replicas else {
             return Told::unknown(of, reason::NO_MASTER, "no master says how its replicas are");
         };
-        let most = world.cluster.spec.reads.max_lag_ms;
+        let most = world.cluster.spec.reads.max_lag_ms();
         let master = self.draft.memory.master.as_ref();
         let others = || {
             world

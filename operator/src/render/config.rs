@@ -53,13 +53,13 @@ fn config_with(cluster: &Cluster, write_acks: u32) -> String {
         "replication": {
             "enabled": true,
             "bind_address": format!("0.0.0.0:{}", names::REPLICATION_PORT),
-            "heartbeat_interval_secs": replication.heartbeat_interval_secs,
-            "replica_timeout_secs": replication.replica_timeout_secs,
+            "heartbeat_interval_secs": replication.heartbeat_interval_seconds,
+            "replica_timeout_secs": replication.replica_timeout_seconds,
             "log_size": replication.log_size,
-            "reconnect_interval_secs": replication.reconnect_interval_secs,
+            "reconnect_interval_secs": replication.reconnect_interval_seconds,
             "write_acks": write_acks,
             "write_level": concern.level.as_str(),
-            "write_timeout_secs": concern.timeout_secs,
+            "write_timeout_secs": concern.timeout_seconds,
             "token_file": secret(names::REPLICATION_TOKEN),
         },
         "kubernetes": {

@@ -21,7 +21,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::config::{DATA_DIRECTORY, DIRECTORY};
 use super::{Wanted, metadata, pods_of, pods_with};
-use crate::crd::{Amount, OnDelete};
+use crate::crd::Amount;
 use crate::names;
 use crate::world::{Cluster, Set};
 
@@ -46,10 +46,7 @@ pub fn statefulset(wanted: &Wanted<'_>, set: Set, config_checksum: &str) -> Stat
         .labels
         .get_or_insert_default()
         .extend(selector.clone());
-    let claims = match cluster.spec.storage.on_delete {
-        OnDelete::Retain => "Retain",
-        OnDelete::Delete => "Delete",
-    };
+    let retention = cluster.spec.storage.retention;
     StatefulSet {
         metadata,
         spec: StatefulSetSpec {
@@ -62,8 +59,8 @@ pub fn statefulset(wanted: &Wanted<'_>, set: Set, config_checksum: &str) -> Stat
             }),
             persistent_volume_claim_retention_policy: Some(
                 StatefulSetPersistentVolumeClaimRetentionPolicy {
-                    when_deleted: Some(claims.to_owned()),
-                    when_scaled: Some(claims.to_owned()),
+                    when_deleted: Some(retention.when_deleted.as_str().to_owned()),
+                    when_scaled: Some(retention.when_scaled.as_str().to_owned()),
                 },
             ),
             selector: LabelSelector {

@@ -46,7 +46,7 @@ fn everything_that_a_user_may_set_arrives_in_the_pods() {
     let cluster = cluster(json!({
         "replicas": 1,
         "image": "node:mine", "imagePullPolicy": "Never", "imagePullSecrets": [{ "name": "pull" }],
-        "storage": { "size": "20Gi", "storageClassName": "fast", "onDelete": "Delete" },
+        "storage": { "size": "20Gi", "storageClassName": "fast", "retention": { "whenDeleted": "Delete", "whenScaled": "Delete" } },
         "resources": { "requests": { "cpu": 1, "memory": "64Mi" }, "limits": { "memory": "1Gi" } },
         "nodeSelector": { "disk": "ssd" },
         "tolerations": [{ "key": "dedicated", "operator": "Exists" }],
@@ -55,7 +55,7 @@ fn everything_that_a_user_may_set_arrives_in_the_pods() {
         "priorityClassName": "high",
         "podLabels": { "team": "search" }, "podAnnotations": { "note": "x" },
         "env": [{ "name": "VECTORIZER_LOG", "value": "debug" }],
-        "replication": { "heartbeatIntervalSecs": 1, "replicaTimeoutSecs": 3, "logSize": 5000, "reconnectIntervalSecs": 2 },
+        "replication": { "heartbeatIntervalSeconds": 1, "replicaTimeoutSeconds": 3, "logSize": 5000, "reconnectIntervalSeconds": 2 },
     }));
     let objects = rendered(&cluster);
     insta::assert_yaml_snapshot!([
@@ -160,7 +160,7 @@ fn a_changed_configuration_is_a_changed_template() {
     let before = checksum(json!({}));
     assert_eq!(
         before,
-        checksum(json!({ "replicas": 5, "reads": { "maxLagMs": 5 } })),
+        checksum(json!({ "replicas": 5, "reads": { "maxLagSeconds": 5 } })),
         "no node has to know this"
     );
     assert_ne!(

@@ -78,7 +78,11 @@ async fn values_that_mean_nothing_are_refused_by_name() {
 
 #[tokio::test]
 async fn with_a_list_of_namespaces_the_operator_has_no_cluster_wide_rights_but_to_see_machines() {
-    let only = [&RENDER[..], &["--set", "watchNamespaces={one,two}"]].concat();
+    let only = [
+        &RENDER[..],
+        &["--set", "watchNamespaces={one,two},rbac.aggregate=false"],
+    ]
+    .concat();
     let objects = shell::must("helm", &only).await.unwrap();
     assert_eq!(objects.matches("\nkind: ClusterRole\n").count(), 1);
     assert!(objects.contains("resources: [nodes]"), "{objects}");
@@ -91,6 +95,45 @@ async fn with_a_list_of_namespaces_the_operator_has_no_cluster_wide_rights_but_t
     let none = [&only[..], &["--set", "rbac.readNodes=false"]].concat();
     let objects = shell::must("helm", &none).await.unwrap();
     assert!(!objects.contains("kind: ClusterRole"), "{objects}");
+}
+
+#[tokio::test]
+async fn whoever_may_view_or_edit_a_namespace_may_view_or_edit_its_clusters() {
+    scenario("roles", aggregated).await;
+}
+
+async fn aggregated(scope: Scope) -> Result<()> {
+    let space = ["--namespace", scope.namespace.as_str()];
+    let clusters = "vectorizerclusters.vectorizer.hivellm.io";
+    for (role, verb, subresource, expected) in [
+        ("view", "watch", "", true),
+        ("view", "get", "status", true),
+        ("view", "patch", "", false),
+        ("view", "update", "scale", false),
+        ("edit", "create", "", true),
+        ("edit", "delete", "", true),
+        ("edit", "update", "scale", true),
+        ("edit", "update", "status", false),
+        ("admin", "patch", "", true),
+    ] {
+        let account = format!("{}:{role}", scope.namespace);
+        let create = ["create", "rolebinding", role, "--clusterrole", role];
+        let grant = ["--serviceaccount", account.as_str()];
+        // The binding of a role that came before is there already.
+        let _ = shell::run("kubectl", &[&create[..], &grant, &space].concat(), "").await?;
+        let user = format!("--as=system:serviceaccount:{account}");
+        let sub = format!("--subresource={subresource}");
+        let ask = ["auth", "can-i", verb, clusters, &user, &sub];
+        let answer = shell::run("kubectl", &[&ask[..], &space].concat(), "").await?;
+        let allowed = answer.stdout.trim() == "yes";
+        assert!(
+            allowed == expected,
+            "{role}: {verb} {subresource}: {}{}",
+            answer.stdout,
+            answer.stderr
+        );
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -118,7 +118,7 @@ async fn status(cluster: &Cluster, replicas: &[String]) -> Result<()> {
         })
         .await?;
     assert!(
-        nodes.iter().any(|node| node["role"] == "master"),
+        nodes.iter().any(|node| node["role"] == "Master"),
         "{nodes:?}"
     );
     Ok(())

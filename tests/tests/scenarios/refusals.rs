@@ -10,7 +10,7 @@ use vectorizer_operator::crd::RULES;
 
 /// Manifests that are refused when they are created: name, spec, what the refusal says.
 fn creations() -> Vec<(&'static str, Value, &'static str)> {
-    let promote = |target: &str| json!({ "promote": { "requestId": "a", "target": target } });
+    let promote = |target: &str| json!({ "promote": { "requestID": "a", "target": target } });
     let env = |name: &str| json!({ "env": [{ "name": name, "value": "x" }] });
     vec![
         (
@@ -45,17 +45,17 @@ fn creations() -> Vec<(&'static str, Value, &'static str)> {
         ),
         (
             "wrong",
-            json!({ "promote": { "requestId": "not so" } }),
-            "requestId: letters, digits, '-', '_' and '.' only",
+            json!({ "promote": { "requestID": "not so" } }),
+            "requestID: letters, digits, '-', '_' and '.' only",
         ),
         (
             "wrong",
             json!({ "promote": { "mode": "Failover" } }),
-            "spec.promote.requestId",
+            "spec.promote.requestID",
         ),
         (
             "wrong",
-            json!({ "promote": { "requestId": "a", "mode": "Coup" } }),
+            json!({ "promote": { "requestID": "a", "mode": "Coup" } }),
             "spec.promote.mode: Unsupported value",
         ),
         (
@@ -75,13 +75,13 @@ fn creations() -> Vec<(&'static str, Value, &'static str)> {
         ),
         (
             "wrong",
-            json!({ "replication": { "heartbeatIntervalSecs": 30, "replicaTimeoutSecs": 30 } }),
-            "replication.replicaTimeoutSecs: must be above heartbeatIntervalSecs",
+            json!({ "replication": { "heartbeatIntervalSeconds": 30, "replicaTimeoutSeconds": 30 } }),
+            "replication.replicaTimeoutSeconds: must be above heartbeatIntervalSeconds",
         ),
         (
             "wrong",
-            json!({ "replication": { "heartbeatIntervalSecs": 0 } }),
-            "spec.replication.heartbeatIntervalSecs",
+            json!({ "replication": { "heartbeatIntervalSeconds": 0 } }),
+            "spec.replication.heartbeatIntervalSeconds",
         ),
         (
             "wrong",
@@ -92,8 +92,8 @@ fn creations() -> Vec<(&'static str, Value, &'static str)> {
         ("wrong", json!({ "replicas": 100 }), "spec.replicas"),
         (
             "wrong",
-            json!({ "reads": { "maxLagMs": 0 } }),
-            "spec.reads.maxLagMs",
+            json!({ "reads": { "maxLagSeconds": 0 } }),
+            "spec.reads.maxLagSeconds",
         ),
         (
             "wrong",
@@ -200,7 +200,7 @@ async fn wrong_manifests(scope: Scope) -> Result<()> {
     let spec = json!({
         "paused": true,
         "storage": { "size": "2Gi" },
-        "promote": { "requestId": "once", "target": "kept-replica-0" },
+        "promote": { "requestID": "once", "target": "kept-replica-0" },
     });
     let object = serde_json::from_value(manifest("kept", &spec)).or_fail("manifest")?;
     let made = clusters.create(&PostParams::default(), &object).await;

@@ -14,7 +14,7 @@ fn wants(model: &mut Model, acks: u32) {
     model.cluster.spec.write_concern = Some(WriteConcern {
         acks,
         level: WriteLevel::Durable,
-        timeout_secs: 10,
+        timeout_seconds: 10,
     });
 }
 

@@ -55,7 +55,7 @@ fn a_request_is_carried_out_once() {
     model.settle();
     model.assert_sound();
     assert_eq!(model.master().as_deref(), Some("demo-master-0"));
-    assert_eq!(model.status.handled_requests, ["a", "b"]);
+    assert_eq!(model.status.memory.handled_requests, ["a", "b"]);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn of_two_requests_the_newer_counts_while_nothing_has_begun() {
         model.pass();
     }
     assert_eq!(model.master().as_deref(), Some("demo-replica-0"));
-    assert_eq!(model.status.handled_requests, ["a", "b"]);
+    assert_eq!(model.status.memory.handled_requests, ["a", "b"]);
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn an_operator_killed_at_any_step_of_a_switchover_ends_the_same() {
         );
         assert!(model.acknowledged > acknowledged);
         assert_eq!(last(&model).result, PromotionResult::Succeeded);
-        assert_eq!(model.status.handled_requests, ["a"]);
+        assert_eq!(model.status.memory.handled_requests, ["a"]);
     }
 }
 
@@ -502,7 +502,7 @@ fn a_failover_can_be_asked_for_when_the_master_dies_during_a_handover() {
     model.ask("b", PromoteMode::Failover, None);
     model.settle();
     assert!(model.master().is_some());
-    assert_eq!(model.status.handled_requests, ["a", "b"]);
+    assert_eq!(model.status.memory.handled_requests, ["a", "b"]);
     model.revive("demo-master-0");
     model.settle();
     model.assert_sound();

@@ -13,7 +13,10 @@ fn a_new_cluster_gets_its_first_master_and_everybody_follows_it() {
     model.settle();
     model.assert_sound();
     assert_eq!(model.master().as_deref(), Some("demo-master-0"));
-    assert_eq!(model.status.initialization, Some(Initialization::Done));
+    assert_eq!(
+        model.status.memory.initialization,
+        Some(Initialization::Done)
+    );
     assert_eq!(model.condition(condition::READY).0, "True");
     assert_eq!(model.status.ready.as_deref(), Some("3/3"));
     assert_eq!(model.status.lag.as_deref(), Some("0ms"));
@@ -94,7 +97,7 @@ fn a_request_that_was_in_the_manifest_from_the_beginning_is_not_carried_out() {
     model.settle();
     model.assert_sound();
     assert_eq!(model.master().as_deref(), Some("demo-master-0"));
-    assert_eq!(model.status.handled_requests, ["old"]);
+    assert_eq!(model.status.memory.handled_requests, ["old"]);
 }
 
 #[test]
@@ -152,7 +155,7 @@ fn a_lost_status_is_written_again_and_changes_nothing_else() {
 #[test]
 fn a_kept_volume_that_no_replica_would_have_waits_for_a_person() {
     let mut model = Model::new(1);
-    model.cluster.spec.storage.on_delete = crate::crd::OnDelete::Retain;
+    model.cluster.spec.storage.retention = crate::crd::VolumeRetention::default();
     let kept = crate::world::ClaimSeen {
         requested: crate::crd::Amount::from("10Gi"),
     };

@@ -62,7 +62,7 @@ fn a_failover_can_be_asked_for_once_the_target_was_granted_the_epoch() {
     model.settle();
     model.assert_sound();
     assert_eq!(model.master().as_deref(), Some("demo-replica-0"));
-    assert_eq!(model.status.handled_requests, ["a", "b"]);
+    assert_eq!(model.status.memory.handled_requests, ["a", "b"]);
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn a_failover_can_be_asked_for_when_the_master_handed_over_to_another_target() {
     model.pass();
     model.ask("b", PromoteMode::Failover, None);
     writes_within(&mut model, 2);
-    assert_eq!(model.status.handled_requests, ["a", "b"]);
+    assert_eq!(model.status.memory.handled_requests, ["a", "b"]);
     model.assert_sound();
 }
 
