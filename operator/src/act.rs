@@ -18,6 +18,7 @@ use vectorizer_api::control::{Fence, Follow, Handover, Initialize, Members, Prom
 use vectorizer_api::position::Position;
 
 use crate::crd::{ClusterStatus, TargetStep, VectorizerCluster};
+use crate::observe::Credentials;
 use crate::plan::{At, Memory, Note, Peer, Plan, Step, status};
 use crate::world::{ObjectRef, Stamp, World};
 
@@ -36,8 +37,8 @@ pub struct Targets<'a> {
     pub client: &'a Client,
     /// A client of nodes, with [`COMMAND`] as timeouts.
     pub nodes: &'a vectorizer_api::client::Client,
-    /// The control token.
-    pub token: Option<&'a str>,
+    /// The control token, and what Secrets held that are gone.
+    pub credentials: &'a Credentials,
     /// Who tells the user.
     pub events: &'a Events,
 }
@@ -325,11 +326,9 @@ fn handover(peer: &Peer, from_epoch: u64, epoch: u64, target: Uuid, deadline_ms:
 }
 
 fn node(to: &Targets<'_>, peer: &Peer) -> vectorizer_api::client::Client {
+    let (token, former) = (&to.credentials.control, &to.credentials.former);
     let node = to.nodes.at(peer.url.clone());
-    match to.token {
-        Some(token) => node.with_token(token),
-        None => node,
-    }
+    node.with_tokens(token.clone(), former.clone())
 }
 
 fn said(

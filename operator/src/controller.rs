@@ -255,18 +255,13 @@ async fn reconcile(
     let targets = Targets {
         client: &context.client,
         nodes: &context.commands,
-        token: token(remembered),
+        credentials: &remembered.credentials,
         events: &context.events,
     };
     let done = act(&targets, &resource, &world, &plan).await;
     remember(remembered, &done);
     context.metrics.promotion(&world, &done);
     report(context, &world, &plan, done, remembered).await
-}
-
-fn token(remembered: &Remembered) -> Option<&str> {
-    let (_, credentials) = remembered.credentials.as_ref()?;
-    credentials.control.as_deref()
 }
 
 /// The resource as stored. After a write of our own, and in the middle of a promotion, the watch may be behind; asking
@@ -315,7 +310,7 @@ fn remember(remembered: &mut Remembered, done: &Done) {
         remembered.applied.remove(gone);
     }
     if done.secrets_written {
-        remembered.credentials = None;
+        remembered.credentials.read = None;
     }
     if done.recorded {
         remembered.reported = Some(Instant::now());

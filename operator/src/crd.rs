@@ -128,6 +128,9 @@ pub struct VectorizerClusterSpec {
     /// The volume of each node.
     #[serde(default)]
     pub storage: Storage,
+    /// The keys that clients use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
     /// What each node asks for, and may use at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
@@ -237,6 +240,17 @@ pub struct VolumeRetention {
     pub when_deleted: Retention,
     /// When a replica is scaled away. Kept, a replica that comes back continues where it was.
     pub when_scaled: Retention,
+}
+
+/// The keys that clients use.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Auth {
+    /// Secret of yours with `admin-key` and `read-key`; it is read and never written to. Without it, `<name>-auth`, which
+    /// is made with random keys where it does not exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: Option<String>,
 }
 
 /// What becomes of volumes.

@@ -43,6 +43,8 @@ pub const AUTH_KEYS: [&str; 2] = ["admin-key", "read-key"];
 pub const REPLICATION_TOKEN: &str = "replication-token";
 /// Key of the internal Secret: what the operator shows to nodes.
 pub const CONTROL_TOKEN: &str = "control-token";
+/// Keys of the internal Secret.
+pub const INTERNAL_KEYS: [&str; 2] = [REPLICATION_TOKEN, CONTROL_TOKEN];
 
 /// Types of conditions.
 pub mod condition {
@@ -100,6 +102,9 @@ pub mod reason {
     pub const REPLICAS_CONNECTED: &str = "ReplicasConnected";
     pub const REPLICAS_MISSING: &str = "ReplicasMissing";
     pub const SCALING: &str = "Scaling";
+    pub const SECRET_INCOMPLETE: &str = "SecretIncomplete";
+    pub const SECRET_MISSING: &str = "SecretMissing";
+    pub const SECRET_RESTORED: &str = "SecretRestored";
     pub const STARTING: &str = "Starting";
     pub const TARGET_CHOSEN: &str = "TargetChosen";
     pub const UPDATING: &str = "Updating";

@@ -31,7 +31,7 @@ use crate::world::{
     World, parse_pod, rest_url,
 };
 use cache::{Caches, belongs};
-pub use secrets::Credentials;
+pub use secrets::{Credentials, Made};
 
 /// How long one node may take to answer a question.
 pub const PROBE: Timeouts = Timeouts {
@@ -49,8 +49,8 @@ pub struct Remembered {
     pub lease: Option<(String, Instant)>,
     /// What was applied, and how the object was afterwards.
     pub applied: BTreeMap<ObjectRef, (String, Stamp)>,
-    /// The control credential, and when it was read.
-    pub credentials: Option<(Instant, Credentials)>,
+    /// The credentials as read last.
+    pub credentials: Credentials,
     /// When the status was written last.
     pub reported: Option<Instant>,
     /// Whether a change of the master was under way in the status that was written last.
@@ -107,7 +107,7 @@ pub async fn observe(
         objects,
         applied: remembered.applied.clone(),
         taken,
-        secrets: credentials.secrets,
+        secrets: credentials.secrets.clone(),
         sets,
         lease,
         members,
@@ -376,7 +376,7 @@ async fn members(
                     Probe::Unreachable("there is no control token yet".to_owned()),
                     None,
                 ),
-                (Some(ip), Some(token)) => ask(from, &ip, token).await,
+                (Some(ip), Some(_)) => ask(from, &ip, credentials).await,
             };
             let member = Member {
                 pod: cluster.pod(set, ordinal),
@@ -403,8 +403,13 @@ async fn members(
 }
 
 /// A node's state and, from a master, its replicas.
-async fn ask(from: &Sources<'_>, ip: &str, token: &str) -> (Probe, Option<Vec<Replica>>) {
-    let node = from.nodes.at(rest_url(ip)).with_token(token);
+async fn ask(
+    from: &Sources<'_>,
+    ip: &str,
+    credentials: &Credentials,
+) -> (Probe, Option<Vec<Replica>>) {
+    let (token, former) = (credentials.control.clone(), credentials.former.clone());
+    let node = from.nodes.at(rest_url(ip)).with_tokens(token, former);
     let state: State = match node.control_state().await {
         Ok(state) => state,
         Err(error) => return (Probe::Unreachable(error.to_string()), None),

@@ -8,7 +8,7 @@
 //! `primary` finds out who is master and starts changes of it, `start` handles the first start and the recovery of data
 //! found, `switchover` and `failover` carry changes on, `grant` ends them, `loss` counts what a failover gives up,
 //! `members` keeps labels and followers right, `concern` the write concern, `rollout` everything about objects, volumes
-//! and pods, `status` puts it into words.
+//! and pods, `secrets` the credentials, `status` puts it into words.
 
 mod concern;
 mod failover;
@@ -17,6 +17,7 @@ mod loss;
 mod members;
 mod primary;
 mod rollout;
+mod secrets;
 mod start;
 pub mod status;
 mod switchover;
@@ -341,7 +342,7 @@ pub fn plan(world: &World) -> Plan {
         rollout::pods(&mut draft);
         rollout::claims(&mut draft);
         (objects, prune) = rollout::objects(&mut draft);
-        secrets = rollout::secrets(world);
+        secrets = secrets::secrets(&mut draft);
     }
     let busy = !draft.steps.is_empty() || !objects.is_empty() || !secrets.is_empty();
     let awaited = draft.waits.iter().any(|w| w.severity < Severity::Blocked);

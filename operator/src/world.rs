@@ -33,7 +33,7 @@ pub struct World {
     pub applied: BTreeMap<ObjectRef, (String, Stamp)>,
     /// Objects under our names that are not ours.
     pub taken: BTreeSet<ObjectRef>,
-    /// The Secrets with generated credentials.
+    /// The Secrets with credentials.
     pub secrets: Secrets,
     /// The two StatefulSets, `master` and `replica`.
     pub sets: [Option<SetSeen>; 2],
@@ -170,6 +170,17 @@ impl Cluster {
         }
     }
 
+    /// The Secret with the clients' keys that the spec names, which its user makes.
+    pub fn named_secret(&self) -> Option<&str> {
+        self.spec.auth.as_ref()?.secret_name.as_deref()
+    }
+
+    /// Name of the Secret with the clients' keys.
+    pub fn auth_secret(&self) -> String {
+        let generated = || names::auth_secret(&self.name);
+        self.named_secret().map_or_else(generated, str::to_owned)
+    }
+
     /// Where clients write.
     pub fn endpoint(&self) -> String {
         format!(
@@ -282,8 +293,8 @@ impl fmt::Display for ObjectRef {
 /// resourceVersion. Unlike the latter alone, it stays while a controller only reports.
 pub type Stamp = String;
 
-/// Whether the Secrets with generated credentials are there. Their content is nobody's business here.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// Whether the Secrets with credentials are there. Their content is nobody's business here.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Secrets {
     /// The clients' keys.
     pub auth: SecretSeen,
@@ -292,16 +303,22 @@ pub struct Secrets {
 }
 
 /// Whether one Secret is there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum SecretSeen {
     /// Not there.
     #[default]
     Missing,
-    /// There, but a key has no value.
-    Incomplete,
+    /// There, but keys have no value.
+    Incomplete {
+        /// Whether the operator made it. Only then is it written to: whoever made it otherwise has keys of their own,
+        /// and a random one beside them would lock their clients out in silence.
+        made: bool,
+        /// The keys that have none.
+        lacks: Vec<&'static str>,
+    },
     /// There, with every key.
     Complete,
-    /// There, and controlled by something else.
+    /// There, and another cluster's.
     Taken,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Every call is bounded: in time by [`Timeouts`], in memory by [`MAX_ANSWER_BYTES`]. A refusal by the node
 //! ([`ClientError::Api`]) is told apart from a node that could not be reached or did not answer in time, and each error
-//! says whether anything can have happened. No call is repeated and no redirect followed: what to do next is the
-//! caller's decision.
+//! says whether anything can have happened. No call is repeated, but for another credential, and no redirect followed:
+//! what to do next is the caller's decision.
 
 mod data;
 #[cfg(test)]
@@ -138,6 +138,7 @@ pub struct Reply<T> {
 pub struct Client {
     base: String,
     token: Option<String>,
+    former: Option<String>,
     at_least: Option<Position>,
     http: reqwest::Client,
 }
@@ -166,6 +167,7 @@ impl Client {
             Ok(http) => Ok(Client {
                 base,
                 token: None,
+                former: None,
                 at_least: None,
                 http,
             }),
@@ -189,6 +191,16 @@ impl Client {
     #[must_use]
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
+        self
+    }
+
+    /// The same with a bearer credential on every call, if there is one, and with the one before it, if there was one:
+    /// with that a call is made once more that the node refuses because it knows no such credential. It has done nothing
+    /// then. A node reads a new credential some time after it was written.
+    #[must_use]
+    pub fn with_tokens(mut self, token: Option<String>, former: Option<String>) -> Self {
+        self.token = token;
+        self.former = former;
         self
     }
 
@@ -342,15 +354,27 @@ impl Client {
     }
 
     async fn send(&self, url: &str, request: RequestBuilder) -> Result<Response, ClientError> {
-        let request = match &self.token {
-            Some(token) => request.bearer_auth(token),
-            None => request,
-        };
         let request = match self.at_least {
             Some(position) => request.header(POSITION_HEADER, position.to_string()),
             None => request,
         };
-        request.send().await.map_err(|e| transport(url, &e))
+        let again = self
+            .former
+            .as_ref()
+            .and_then(|former| Some((former, request.try_clone()?)));
+        let with = |request: RequestBuilder, token: Option<&String>| match token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        let first = with(request, self.token.as_ref()).send().await;
+        let answer = first.map_err(|e| transport(url, &e))?;
+        match again {
+            Some((former, request)) if answer.status() == StatusCode::UNAUTHORIZED => {
+                let second = with(request, Some(former)).send().await;
+                second.map_err(|e| transport(url, &e))
+            }
+            Some(_) | None => Ok(answer),
+        }
     }
 
     fn url(&self, path: &str) -> String {

@@ -10,9 +10,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{Done, Targets};
-use crate::names;
+use crate::names::{self, reason};
 use crate::observe::{api_resource, is_owned, stamp};
-use crate::plan::Plan;
+use crate::plan::{Note, Plan};
 use crate::render::{self, Object};
 use crate::world::{Cluster, ObjectRef, Stamp, World};
 
@@ -41,8 +41,15 @@ impl ApplyError {
 /// Writes everything; what goes wrong is noted and does not stop the rest.
 pub(super) async fn apply(to: &Targets<'_>, world: &World, plan: &Plan, done: &mut Done) {
     for (name, keys) in &plan.secrets {
-        match fill_secret(to.client, &world.cluster, name, keys).await {
-            Ok(()) => done.secrets_written = true,
+        let before = to.credentials.made.get(name);
+        match fill_secret(to.client, &world.cluster, name, keys, before).await {
+            Ok(restored) => {
+                done.secrets_written = true;
+                if restored {
+                    let note = restored_secret(name);
+                    to.events.publish(&world.cluster, note).await;
+                }
+            }
             Err(error) => done.troubles.push(error.to_string()),
         }
     }
@@ -67,6 +74,14 @@ pub(super) async fn apply(to: &Targets<'_>, world: &World, plan: &Plan, done: &m
             Ok(()) => done.pruned.push(reference.clone()),
             Err(error) => done.troubles.push(error.to_string()),
         }
+    }
+}
+
+fn restored_secret(name: &str) -> Note {
+    Note {
+        warning: true,
+        reason: reason::SECRET_RESTORED,
+        message: format!("Secret {name} was deleted; it is written again with what it held"),
     }
 }
 
@@ -126,31 +141,42 @@ fn dynamic(client: &Client, cluster: &Cluster, reference: &ObjectRef) -> Api<Dyn
     )
 }
 
-/// Generates what is missing, and never touches a value that is there: nodes and clients have it already.
+/// Generates what is missing, and never touches a value that is there: nodes and clients have it already. What is gone
+/// and was `before` is written again as it was. Answers whether it was.
 async fn fill_secret(
     client: &Client,
     cluster: &Cluster,
     name: &str,
     keys: &[&'static str],
-) -> Result<(), ApplyError> {
+    before: Option<&BTreeMap<String, ByteString>>,
+) -> Result<bool, ApplyError> {
     let api: Api<Secret> = Api::namespaced(client.clone(), &cluster.namespace);
     let error = |source| ApplyError {
         what: format!("Secret {name}"),
         source,
     };
     let fresh = |key: &&str| ((*key).to_owned(), ByteString(generate().into_bytes()));
+    let known = |key: &&str| Some(((*key).to_owned(), before?.get(*key)?.clone()));
     let Some(found) = api.get_opt(name).await.map_err(error)? else {
         let secret = Secret {
             metadata: render::metadata(cluster, name.to_owned()),
             type_: Some("Opaque".to_owned()),
-            data: Some(keys.iter().map(fresh).collect()),
+            data: Some(
+                keys.iter()
+                    .map(|key| known(key).unwrap_or_else(|| fresh(key)))
+                    .collect(),
+            ),
             ..Secret::default()
         };
         api.create(&PostParams::default(), &secret)
             .await
             .map_err(error)?;
-        return Ok(());
+        return Ok(before.is_some());
     };
+    if !is_owned(&found.metadata, cluster.uid) {
+        // Made by somebody in this very moment: looked at again in the next pass.
+        return Ok(false);
+    }
     let has = found.data.unwrap_or_default();
     let missing: BTreeMap<String, ByteString> = keys
         .iter()
@@ -169,7 +195,7 @@ async fn fill_secret(
     api.patch(name, &params, &Patch::Merge(&patch))
         .await
         .map_err(error)?;
-    Ok(())
+    Ok(false)
 }
 
 /// 244 random bits from the operating system, as 64 hexadecimal digits.

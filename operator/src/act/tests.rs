@@ -368,6 +368,51 @@ async fn credentials_are_generated_once_and_never_again() {
 }
 
 #[tokio::test]
+async fn a_secret_that_somebody_else_made_is_not_written_to() {
+    let bench = Bench::start().await;
+    let path = "/api/v1/namespaces/default/secrets/demo-auth";
+    let theirs = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "demo-auth" }, "data": { "admin-key": "a2V5" },
+    });
+    bench.api.put(path, theirs);
+    let before = bench.api.get(path);
+    let mut plan = bench.plan(Vec::new());
+    // As planned in the moment before it was made.
+    plan.secrets = vec![("demo-auth".into(), vec!["admin-key", "read-key"])];
+    bench.run(&plan).await;
+    assert_eq!(bench.api.get(path), before);
+}
+
+#[tokio::test]
+async fn a_secret_that_was_deleted_is_written_again_as_it_was() {
+    let mut bench = Bench::start().await;
+    let path = "/api/v1/namespaces/default/secrets/demo-internal";
+    let mut plan = bench.plan(Vec::new());
+    plan.secrets = vec![(
+        "demo-internal".into(),
+        vec!["replication-token", "control-token"],
+    )];
+    bench.run(&plan).await;
+    let first = bench.api.get(path).unwrap();
+    let read = serde_json::from_value(first.clone()).unwrap();
+    bench
+        .credentials
+        .learn(&bench.world.cluster, [None, Some(&read)]);
+    bench.api.remove(path);
+    bench.credentials.learn(&bench.world.cluster, [None, None]);
+    let token = first["data"]["control-token"].clone();
+    let known = bench.credentials.control.clone().unwrap();
+    let encoded = serde_json::to_value(k8s_openapi::ByteString(known.into_bytes())).unwrap();
+    assert_eq!(encoded, token, "nodes still go by it");
+    bench.run(&plan).await;
+    assert_eq!(bench.api.get(path).unwrap()["data"], first["data"]);
+    let events = bench
+        .api
+        .under("/apis/events.k8s.io/v1/namespaces/default/events");
+    assert_eq!(events[0]["reason"], "SecretRestored", "{events:?}");
+}
+
+#[tokio::test]
 async fn only_what_is_ours_is_pruned() {
     let bench = Bench::start().await;
     let budget = |name: &str| ObjectRef {

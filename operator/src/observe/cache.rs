@@ -1,14 +1,15 @@
 //! What the API server tells by itself: label-scoped watches of everything that the operator creates, kept in memory.
 //!
-//! Of objects that are applied as a whole only the metadata is watched. Secrets are not watched at all: that would take
-//! the right to read every Secret of a namespace.
+//! Of objects that are applied as a whole, and of Secrets, only the metadata is watched.
 
 use std::fmt::Debug;
 
 use futures::stream::{BoxStream, SelectAll, StreamExt};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
+};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
@@ -39,6 +40,8 @@ pub struct Caches {
     pub claims: Store<PersistentVolumeClaim>,
     /// Leases, whole.
     pub leases: Store<Lease>,
+    /// Secrets that the operator made. Not waited for: without the right to watch them, changes are noticed later.
+    pub secrets: Store<PartialObjectMeta<Secret>>,
     accounts: Store<PartialObjectMeta<ServiceAccount>>,
     roles: Store<PartialObjectMeta<Role>>,
     bindings: Store<PartialObjectMeta<RoleBinding>>,
@@ -69,6 +72,7 @@ impl Caches {
             claims: watch.watch(true),
             // Renewed every two seconds: no reason to look at a cluster.
             leases: watch.watch(false),
+            secrets: watch.watch(true),
             accounts: watch.watch(true),
             roles: watch.watch(true),
             bindings: watch.watch(true),

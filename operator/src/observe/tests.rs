@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::secrets::secret_seen;
 use super::*;
 use crate::world::SecretSeen;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 
 const OWNER: Uuid = Uuid::from_u128(0xc1);
@@ -77,23 +78,101 @@ fn a_lease_of_somebody_else_or_without_sense_is_told_apart() {
     ));
 }
 
+/// A Secret with those keys, controlled by an object of that kind.
+fn secret(keys: &[&str], controller: Option<(&str, &str, Uuid)>) -> Secret {
+    let data: serde_json::Map<_, _> = keys
+        .iter()
+        .map(|k| ((*k).to_owned(), json!("YQ==")))
+        .collect();
+    let owners = controller.into_iter().map(|(version, kind, uid)| {
+        json!({ "apiVersion": version, "kind": kind, "name": "x", "uid": uid.to_string(), "controller": true })
+    });
+    let owners: Vec<_> = owners.collect();
+    let metadata = json!({ "name": "demo-auth", "ownerReferences": owners });
+    serde_json::from_value(json!({ "metadata": metadata, "data": data })).unwrap()
+}
+
 #[test]
-fn keys_that_a_user_put_there_are_used_and_those_of_another_object_are_not() {
+fn only_a_secret_of_the_cluster_s_own_may_be_completed_and_only_another_cluster_s_is_taken() {
     let keys = ["admin-key", "read-key"];
-    let secret = |data: Value| json!({ "metadata": { "name": "demo-auth" }, "data": data });
-    let seen = |secret: Value| {
-        let secret: Secret = serde_json::from_value(secret).unwrap();
-        secret_seen(Some(&secret), &keys, OWNER)
-    };
-    let complete = secret(json!({ "admin-key": "YQ==", "read-key": "Yg==" }));
-    assert_eq!(seen(complete.clone()), SecretSeen::Complete);
-    assert_eq!(seen(owned(complete.clone(), OWNER)), SecretSeen::Complete);
-    assert_eq!(seen(owned(complete, Uuid::from_u128(9))), SecretSeen::Taken);
-    assert_eq!(
-        seen(secret(json!({ "admin-key": "YQ==", "read-key": "" }))),
-        SecretSeen::Incomplete
-    );
+    let other = Uuid::from_u128(9);
+    let (ours, kind) = ("vectorizer.hivellm.io/v1alpha1", "VectorizerCluster");
+    let lacks = vec!["read-key"];
+    for (controller, when_it_lacks_one, when_complete) in [
+        (
+            Some((ours, kind, OWNER)),
+            SecretSeen::Incomplete {
+                made: true,
+                lacks: lacks.clone(),
+            },
+            SecretSeen::Complete,
+        ),
+        (
+            Some((ours, kind, other)),
+            SecretSeen::Taken,
+            SecretSeen::Taken,
+        ),
+        (
+            None,
+            SecretSeen::Incomplete {
+                made: false,
+                lacks: lacks.clone(),
+            },
+            SecretSeen::Complete,
+        ),
+        (
+            Some(("external-secrets.io/v1", "ExternalSecret", other)),
+            SecretSeen::Incomplete {
+                made: false,
+                lacks: lacks.clone(),
+            },
+            SecretSeen::Complete,
+        ),
+        (
+            Some(("bitnami.com/v1alpha1", "SealedSecret", other)),
+            SecretSeen::Incomplete { made: false, lacks },
+            SecretSeen::Complete,
+        ),
+    ] {
+        let seen = |has: &[&str]| secret_seen(Some(&secret(has, controller)), &keys, OWNER);
+        assert_eq!(seen(&["admin-key"]), when_it_lacks_one, "{controller:?}");
+        assert_eq!(seen(&keys), when_complete, "{controller:?}");
+    }
     assert_eq!(secret_seen(None, &keys, OWNER), SecretSeen::Missing);
+    let mut empty = secret(&keys, None);
+    empty
+        .data
+        .get_or_insert_default()
+        .insert("read-key".into(), ByteString(Vec::new()));
+    let lacks = vec!["read-key"];
+    assert_eq!(
+        secret_seen(Some(&empty), &keys, OWNER),
+        SecretSeen::Incomplete { made: false, lacks }
+    );
+}
+
+#[test]
+fn the_control_token_before_the_present_one_is_remembered() {
+    let resource = json!({
+        "apiVersion": "vectorizer.hivellm.io/v1alpha1", "kind": "VectorizerCluster",
+        "metadata": { "name": "demo", "namespace": "default", "uid": OWNER.to_string(), "resourceVersion": "1" },
+        "spec": {},
+    });
+    let cluster = Cluster::check(&serde_json::from_value(resource).unwrap()).unwrap();
+    let internal = |token: &str| Secret {
+        data: Some(BTreeMap::from([(
+            "control-token".to_owned(),
+            ByteString(token.into()),
+        )])),
+        ..Secret::default()
+    };
+    let mut known = Credentials::default();
+    for token in ["one", "two", "two"] {
+        known.learn(&cluster, [None, Some(&internal(token))]);
+    }
+    assert_eq!(known.control.as_deref(), Some("two"));
+    assert_eq!(known.former.as_deref(), Some("one"));
+    assert!(!format!("{known:?}").contains("two"), "{known:?}");
 }
 
 #[test]

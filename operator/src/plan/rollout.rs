@@ -8,28 +8,7 @@ use super::{Draft, Severity, Step, concern};
 use crate::crd::{Amount, PromoteMode, PromotionReason};
 use crate::names::{self, reason};
 use crate::render::{self, Object, Wanted};
-use crate::world::{Kind, Member, ObjectRef, SecretSeen, Set, World};
-
-/// Secrets that lack values.
-pub(super) fn secrets(world: &World) -> Vec<(String, Vec<&'static str>)> {
-    let name = &world.cluster.name;
-    [
-        (
-            world.secrets.auth,
-            names::auth_secret(name),
-            names::AUTH_KEYS.to_vec(),
-        ),
-        (
-            world.secrets.internal,
-            names::internal_secret(name),
-            vec![names::REPLICATION_TOKEN, names::CONTROL_TOKEN],
-        ),
-    ]
-    .into_iter()
-    .filter(|(seen, _, _)| matches!(seen, SecretSeen::Missing | SecretSeen::Incomplete))
-    .map(|(_, name, keys)| (name, keys))
-    .collect()
-}
+use crate::world::{Kind, Member, ObjectRef, Set, World};
 
 /// Objects to apply and to prune. What is as this process left it is not applied again.
 pub(super) fn objects(draft: &mut Draft<'_>) -> (Vec<Object>, Vec<ObjectRef>) {
@@ -47,10 +26,6 @@ pub(super) fn objects(draft: &mut Draft<'_>) -> (Vec<Object>, Vec<ObjectRef>) {
         let text = format!(
             "{taken} exists and does not belong to this cluster: it is left alone; rename or remove it"
         );
-        draft.wait(Severity::Blocked, reason::NAME_TAKEN, text);
-    }
-    if [world.secrets.auth, world.secrets.internal].contains(&SecretSeen::Taken) {
-        let text = "a Secret with the credentials' name belongs to something else: it is left alone; rename or remove it";
         draft.wait(Severity::Blocked, reason::NAME_TAKEN, text);
     }
     let prune = world

@@ -4,10 +4,10 @@ use vectorizer_api::lease::{Grant, Holder};
 use vectorizer_api::replication::Role;
 
 use super::primary::{holder_of, master_status, own_reservation, reserve};
-use super::{Draft, Expect, Severity, Step, failover, members};
+use super::{Draft, Expect, Severity, Step, failover, members, secrets};
 use crate::crd::{Initialization, PromoteMode, PromotionReason, TargetStep};
 use crate::names::{self, reason};
-use crate::world::{Kind, LeaseSeen, Member, PodSeen, SecretSeen, Set, World, parse_pod};
+use crate::world::{Kind, LeaseSeen, Member, PodSeen, Set, World, parse_pod};
 
 /// Nobody has been decided to be master yet.
 pub(super) fn start(draft: &mut Draft<'_>) {
@@ -16,7 +16,7 @@ pub(super) fn start(draft: &mut Draft<'_>) {
         let text = format!("Lease {} belongs to somebody else", world.cluster.name);
         return draft.wait(Severity::Blocked, reason::NAME_TAKEN, text);
     }
-    if let Some(taken) = taken(world) {
+    if let Some(taken) = taken(draft) {
         let text = format!("waiting for {taken} to go: it is of something else under this name");
         return draft.wait(Severity::Progress, reason::STARTING, text);
     }
@@ -63,20 +63,13 @@ fn leaves(pod: &PodSeen) -> bool {
 }
 
 /// Something of ours that is still somebody else's: a cluster that was deleted goes bit by bit.
-fn taken(world: &World) -> Option<String> {
+fn taken(draft: &Draft<'_>) -> Option<String> {
+    let world = draft.world;
     let set = world.taken.iter().find(|r| r.kind == Kind::StatefulSet);
     if let Some(set) = set {
         return Some(set.to_string());
     }
-    let secrets = [
-        (world.secrets.auth, names::auth_secret(&world.cluster.name)),
-        (
-            world.secrets.internal,
-            names::internal_secret(&world.cluster.name),
-        ),
-    ];
-    let taken = secrets.into_iter().find(|(s, _)| *s == SecretSeen::Taken);
-    taken.map(|(_, name)| format!("Secret {name}"))
+    secrets::taken(draft).map(|name| format!("Secret {name}"))
 }
 
 /// Claims that were kept for pods that are not wanted and do not answer.

@@ -11,6 +11,7 @@ mod loss;
 mod model;
 mod promotion;
 mod rollout;
+mod secrets;
 mod start;
 mod steady;
 mod stuck;

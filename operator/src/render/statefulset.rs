@@ -239,7 +239,7 @@ fn configuration(cluster: &Cluster) -> Volume {
                     }),
                     ..VolumeProjection::default()
                 },
-                secret(names::auth_secret(&cluster.name), &names::AUTH_KEYS),
+                secret(cluster.auth_secret(), &names::AUTH_KEYS),
                 secret(
                     names::internal_secret(&cluster.name),
                     &[names::REPLICATION_TOKEN, names::CONTROL_TOKEN],

@@ -45,6 +45,38 @@ async fn a_refusal_comes_back_as_the_nodes_own_error() {
 }
 
 #[tokio::test]
+async fn a_node_that_does_not_know_a_credential_yet_is_shown_the_one_before() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        for _ in 0..3 {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.windows(4).any(|w| w == b"\r\n\r\n") {
+                head.push(socket.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap().to_lowercase();
+            let status = if head.contains("authorization: bearer old\r\n") {
+                "200 OK"
+            } else {
+                "401 Unauthorized"
+            };
+            let answer =
+                format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+            socket.write_all(answer.as_bytes()).await.unwrap();
+            let _ = socket.shutdown().await;
+        }
+    });
+    let client = Client::new(url, Timeouts::default()).unwrap();
+    let both = client
+        .clone()
+        .with_tokens(Some("new".into()), Some("old".into()));
+    assert_eq!(both.live().await, Ok(true));
+    let alone = client.with_tokens(Some("new".into()), None).live().await;
+    assert!(alone.is_err(), "{alone:?}");
+}
+
+#[tokio::test]
 async fn nobody_listening_is_a_connect_error_and_nothing_happened() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -26,6 +26,7 @@ use vectorizer_api::replication::Role;
 use crate::act::{Done, Events, Targets, act};
 use crate::api::{ANSWER_WITHIN, bounded};
 use crate::crd::VectorizerCluster;
+use crate::observe::Credentials;
 use crate::plan::{Peer, Plan, Step, plan};
 use crate::render::{Object, Wanted, objects};
 use crate::world::{Cluster, LeaseSeen, Secrets, World};
@@ -341,6 +342,7 @@ fn state(pod: &str, position: Position) -> State {
 pub(super) struct Bench {
     pub(super) api: ApiServer,
     pub(super) world: World,
+    pub(super) credentials: Credentials,
     /// How long the API server may take to answer.
     pub(super) within: Duration,
     nodes: Nodes,
@@ -389,9 +391,12 @@ impl Bench {
             members: Vec::new(),
             replicas: None,
         };
+        let mut credentials = Credentials::default();
+        credentials.control = Some("secret".into());
         Bench {
             api,
             world,
+            credentials,
             within: ANSWER_WITHIN,
             nodes,
             base,
@@ -459,7 +464,7 @@ impl Bench {
         let targets = Targets {
             client: &client,
             nodes: &nodes,
-            token: Some("secret"),
+            credentials: &self.credentials,
             events: &events,
         };
         let path =

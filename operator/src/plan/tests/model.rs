@@ -65,7 +65,7 @@ pub(crate) struct Model {
     pub(crate) taken: BTreeSet<ObjectRef>,
     pub(crate) claims: BTreeMap<String, ClaimSeen>,
     pub(crate) sets: [Option<SetSeen>; 2],
-    secrets: Secrets,
+    pub(crate) secrets: Secrets,
     now_ms: u64,
     serial: u128,
     /// The last offset that a master acknowledged.
@@ -359,7 +359,7 @@ impl Model {
         let plan = self.plan();
         for name in plan.secrets.iter().map(|(name, _)| name) {
             match name.as_str() {
-                "demo-auth" => self.secrets.auth = SecretSeen::Complete,
+                "demo-auth" | "mine" => self.secrets.auth = SecretSeen::Complete,
                 "demo-internal" => self.secrets.internal = SecretSeen::Complete,
                 other => panic!("unknown secret {other}"),
             }
@@ -733,7 +733,7 @@ impl Model {
             objects: stamps.collect(),
             applied: self.objects.clone(),
             taken: self.taken.clone(),
-            secrets: self.secrets,
+            secrets: self.secrets.clone(),
             sets: self.sets.clone(),
             claims: self.claims.clone(),
             lease,
