@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 use bytes::{Bytes, BytesMut};
 use vectorizer_node::data_dir;
 use vectorizer_node::store::{
-    Collection, CollectionConfig, CollectionInfo, Filter, Fusion, HybridRequest, Metric, Record,
-    SearchRequest, SnapshotHeader, SnapshotLoader, SnapshotTrailer, Store,
+    Collection, CollectionConfig, CollectionInfo, Filter, Fusion, HybridRequest, Metric, Never,
+    Record, SearchRequest, SnapshotHeader, SnapshotLoader, SnapshotTrailer, Store,
 };
 use vectorizer_replication::batch::Batch;
 use vectorizer_replication::position::{History, LogEnd};
@@ -257,7 +257,7 @@ fn sound(store: &Arc<Store>, exact_from: u64) {
 /// Whatever the numbers and payloads are, reading and searching give answers.
 fn readable(collection: &Collection, info: &CollectionInfo) {
     assert_eq!(collection.count(), info.count);
-    let page = collection.list(8, 0);
+    let page = collection.list(8, 0, &Never).unwrap();
     assert_eq!(page.total, info.count);
     for record in &page.records {
         let found = collection.get(&record.id).unwrap();
@@ -271,18 +271,19 @@ fn readable(collection: &Collection, info: &CollectionInfo) {
     let vector = near
         .cloned()
         .unwrap_or_else(|| vec![1.0; info.config.dimension]);
-    let filter = serde_json::json!({"or": [{"equals": {"key": "a", "value": 1}}, {"exists": {"key": "b.c"}}]});
-    for filter in [None, Some(Filter::parse(&filter, "filter").unwrap())] {
-        let hits = collection.search(&SearchRequest {
+    let filter = r#"{"or": [{"equals": {"key": "a", "value": 1}}, {"exists": {"key": "b.c"}}]}"#;
+    for filter in [None, Some(Filter::parse(filter, "filter").unwrap())] {
+        let request = SearchRequest {
             vector: vector.clone(),
             limit: 4,
             filter: filter.clone(),
             score_threshold: None,
             with_vectors: true,
-        });
+        };
+        let hits = collection.search(&request, &Never);
         assert!(hits.unwrap().iter().all(|hit| hit.score.is_finite()));
         for fusion in [Fusion::Rrf, Fusion::Weighted, Fusion::Alpha] {
-            let hits = collection.search_hybrid(&HybridRequest {
+            let request = HybridRequest {
                 vector: vector.clone(),
                 terms: vec![(0, 1.0), (7, 0.5)],
                 fusion,
@@ -292,7 +293,8 @@ fn readable(collection: &Collection, info: &CollectionInfo) {
                 final_k: 4,
                 filter: filter.clone(),
                 with_vectors: false,
-            });
+            };
+            let hits = collection.search_hybrid(&request, &Never);
             assert!(hits.unwrap().iter().all(|hit| hit.score.is_finite()));
         }
     }

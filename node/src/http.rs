@@ -8,6 +8,7 @@
 mod answer;
 mod auth;
 mod body;
+mod compute;
 mod control;
 mod data;
 mod endpoint;
@@ -82,8 +83,8 @@ struct Inner {
     room: Arc<Semaphore>,
     /// Room for the bodies of all of them, in bytes.
     body_room: Arc<Semaphore>,
-    /// Room for searches and embeddings, which keep a core busy each; more at once wait their turn.
-    cores: Arc<Semaphore>,
+    /// What searches and embeddings run on.
+    cores: compute::Cores,
     forwarder: reqwest::Client,
 }
 
@@ -126,7 +127,7 @@ impl Api {
             stopping: AtomicBool::new(false),
             room: Arc::new(Semaphore::new(parts.config.server.max_concurrent_requests)),
             body_room: Arc::new(Semaphore::new(body_room.min(Semaphore::MAX_PERMITS))),
-            cores: Arc::new(Semaphore::new(cores)),
+            cores: compute::Cores::new(cores),
             forwarder,
             parts,
         })))

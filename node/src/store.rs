@@ -3,6 +3,7 @@
 //! One applier changes the store, in log order; everybody else reads beside it. A record's offset is its version, and it
 //! is applied only where it is newer than what is there, so that replaying a part of the log again changes nothing.
 
+mod cancel;
 mod check;
 mod codec;
 mod collection;
@@ -12,6 +13,7 @@ pub mod embed;
 pub mod filter;
 mod hybrid;
 mod kernel;
+mod payload;
 mod recent;
 mod record;
 mod search;
@@ -31,6 +33,9 @@ use vectorizer_replication::position::{Chain, EpochStart, History, LogEnd, Posit
 
 use crate::breakage::{self, Breakage};
 
+#[cfg(test)]
+pub(crate) use cancel::AtLook;
+pub use cancel::{Cancel, Cancelled, Never};
 pub use codec::CodecError;
 use codec::{floats, own};
 pub use collection::{Collection, CollectionInfo, Page, VectorRecord};
@@ -41,6 +46,7 @@ pub use config::{
 pub use digest::{Digest, StoreDigest};
 pub use filter::{Filter, FilterError};
 pub use hybrid::{Fusion, HybridRequest};
+pub use payload::Number;
 pub use recent::DigestAt;
 use recent::Recent;
 pub use record::{Numbers, Op, Record, RecordError, encode_put, put_len};

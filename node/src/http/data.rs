@@ -52,31 +52,6 @@ fn same_collection(path: &str, body: Option<&str>) -> Result<(), Refusal> {
     }
 }
 
-/// Runs what keeps a core busy beside the threads that serve everybody else; at most one per core at a time.
-async fn compute<T: Send + 'static>(
-    api: &Api,
-    work: impl FnOnce(&Api) -> T + Send + 'static,
-) -> Result<T, Refusal> {
-    let time = api.config.server.request_timeout;
-    let run = async {
-        let core = api.0.cores.clone().acquire_owned().await;
-        let api = api.clone();
-        let done = tokio::task::spawn_blocking(move || {
-            // Held until the work is done, even when nobody waits for it any more.
-            let _core = core;
-            work(&api)
-        });
-        done.await
-            .map_err(|_| Refusal::new(ErrorCode::Internal, "a bug in the node; its log says more"))
-    };
-    tokio::time::timeout(time, run).await.unwrap_or_else(|_| {
-        Err(Refusal::new(
-            ErrorCode::Unavailable,
-            format!("not done within {} s: the node is busy", time.as_secs()),
-        ))
-    })
-}
-
 /// The text, and the payload without it.
 fn split(payload: &Payload) -> (Option<String>, Payload) {
     let mut metadata = payload.clone();

@@ -4,6 +4,7 @@ mod access;
 mod bad_input;
 mod bulk;
 mod data;
+mod given_up;
 mod roles;
 mod system;
 
@@ -20,7 +21,7 @@ use vectorizer_api::error::{ApiError, ErrorCode};
 use vectorizer_replication::command::Command;
 use vectorizer_replication::position::Position;
 
-use super::{Api, Parts};
+use super::{Api, Parts, serve};
 use crate::config::{Config, Flags};
 use crate::data_dir::DataDir;
 use crate::journal::JournalOptions;

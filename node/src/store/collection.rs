@@ -7,8 +7,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::{RwLock, RwLockReadGuard};
 
+use super::cancel::{Cancel, Cancelled};
 use super::config::CollectionConfig;
 use super::digest::{Digest, catalog_hash};
 use super::hybrid::TermIndex;
@@ -71,7 +72,7 @@ pub struct Collection {
     created_ms: u64,
     content: RwLock<Content>,
     /// Made and brought up to date by hybrid searches.
-    pub(super) terms: Mutex<TermIndex>,
+    pub(super) terms: RwLock<TermIndex>,
 }
 
 impl Collection {
@@ -89,7 +90,7 @@ impl Collection {
             config,
             created_ms,
             content: RwLock::new(Content { slots, updated_ms }),
-            terms: Mutex::default(),
+            terms: RwLock::default(),
         }
     }
 
@@ -140,30 +141,46 @@ impl Collection {
         content.record(at)
     }
 
-    /// `limit` vectors in the order of their ids, after the first `offset`. Looks at every id, block by block.
-    pub fn list(&self, limit: usize, offset: usize) -> Page {
+    /// `limit` vectors in the order of their ids, after the first `offset`. Looks at every id, block by block, from the
+    /// highest slot down, as vectors move to lower ones only.
+    pub fn list(
+        &self,
+        limit: usize,
+        offset: usize,
+        cancel: &dyn Cancel,
+    ) -> Result<Page, Cancelled> {
         let mut ids: Vec<Arc<str>> = Vec::new();
-        let mut at = 0;
-        loop {
+        let mut end = usize::MAX;
+        while end > 0 {
+            cancel.check()?;
             let content = self.read();
-            let end = (at + content.slots.block_slots()).min(content.slots.len());
-            ids.extend((at..end).filter_map(|at| Some(content.slots.slot(at)?.id.clone())));
-            if end == content.slots.len() {
-                break;
-            }
-            at = end;
+            end = end.min(content.slots.len());
+            let start = end.saturating_sub(content.slots.block_slots());
+            ids.extend((start..end).filter_map(|at| Some(content.slots.slot(at)?.id.clone())));
+            end = start;
         }
         let total = ids.len() as u64;
         let end = offset.saturating_add(limit).min(ids.len());
+        // Only the page has to be in order, and what is before it before it.
         if offset < end && end < ids.len() {
             ids.select_nth_unstable(end - 1);
             ids.truncate(end);
         }
-        ids.sort_unstable();
-        ids.dedup(); // one that was deleted and written again between two blocks
-        let page = ids.get(offset..end.min(ids.len())).unwrap_or_default();
-        let records = page.iter().filter_map(|id| self.get(id)).collect();
-        Page { total, records }
+        cancel.check()?;
+        if 0 < offset && offset < end {
+            ids.select_nth_unstable(offset);
+        }
+        let page = ids.get_mut(offset..end).unwrap_or_default();
+        page.sort_unstable();
+        let mut records = Vec::with_capacity(page.len());
+        for (at, id) in page.iter().enumerate() {
+            cancel.check()?;
+            // One that was deleted and written again between two blocks, or moved, is there twice.
+            if at == 0 || page[at - 1] != *id {
+                records.extend(self.get(id));
+            }
+        }
+        Ok(Page { total, records })
     }
 
     /// Writes a vector of the right dimension if `version` is newer than what is there.

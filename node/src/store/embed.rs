@@ -15,14 +15,21 @@ use rust_stemmers::{Algorithm, Stemmer};
 use unicode_segmentation::UnicodeSegmentation;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+use super::cancel::{Cancel, Cancelled};
+
 /// Turns text into a vector and into weighted terms. Every node must compute the same from the same text.
 pub trait Embedder: Send + Sync {
     /// The name under which answers and configuration know it.
     fn name(&self) -> &'static str;
     /// A vector of length 1 with `dimension` numbers; all zeros where the text has no word.
-    fn embed(&self, text: &str, dimension: usize) -> Vec<f32>;
+    fn embed(
+        &self,
+        text: &str,
+        dimension: usize,
+        cancel: &dyn Cancel,
+    ) -> Result<Vec<f32>, Cancelled>;
     /// Term and weight, ordered by term, for the sparse part of hybrid search.
-    fn terms(&self, text: &str) -> Vec<(u32, f32)>;
+    fn terms(&self, text: &str, cancel: &dyn Cancel) -> Result<Vec<(u32, f32)>, Cancelled>;
 }
 
 /// Dimension where nobody asks for another.
@@ -32,6 +39,8 @@ const SEED: u64 = 0x7665_6374_6f72_697a;
 const K: f32 = 1.2;
 const B: f32 = 0.75;
 const AVERAGE_WORDS: f32 = 64.0;
+/// After so many words it is asked whether the rest is still wanted.
+const WORDS_BETWEEN_LOOKS: usize = 256;
 /// A longer word is cut to this many bytes: it is no word of any language.
 const MAX_WORD_LEN: usize = 64;
 
@@ -49,14 +58,23 @@ pub struct HashEmbedder;
 
 impl HashEmbedder {
     /// The 128-bit hash of each stem and its weight, ordered by hash.
-    fn weighted(self, text: &str) -> BTreeMap<u128, f32> {
+    fn weighted(self, text: &str, cancel: &dyn Cancel) -> Result<BTreeMap<u128, f32>, Cancelled> {
+        cancel.check()?;
         let text = text.to_lowercase();
         let stemmer = Stemmer::create(Algorithm::English);
         let stop = |word: &str| STOP_WORDS.binary_search(&word).is_ok();
-        let only_stop_words = text.unicode_words().all(stop);
+        let mut only_stop_words = true;
+        for (at, word) in text.unicode_words().enumerate() {
+            if !stop(word) {
+                only_stop_words = false;
+                break;
+            }
+            look(at, cancel)?;
+        }
         let mut counts: BTreeMap<u128, f32> = BTreeMap::new();
         let mut total = 0.0;
-        for word in text.unicode_words() {
+        for (at, word) in text.unicode_words().enumerate() {
+            look(at, cancel)?;
             if only_stop_words || !stop(word) {
                 *counts.entry(stem_hash(&stemmer, word)).or_default() += 1.0;
                 total += 1.0;
@@ -66,8 +84,15 @@ impl HashEmbedder {
         for weight in counts.values_mut() {
             *weight = *weight * (K + 1.0) / (*weight + K * length);
         }
-        counts
+        Ok(counts)
     }
+}
+
+fn look(at: usize, cancel: &dyn Cancel) -> Result<(), Cancelled> {
+    if at % WORDS_BETWEEN_LOOKS == WORDS_BETWEEN_LOOKS - 1 {
+        cancel.check()?;
+    }
+    Ok(())
 }
 
 fn stem_hash(stemmer: &Stemmer, word: &str) -> u128 {
@@ -89,12 +114,17 @@ impl Embedder for HashEmbedder {
         "hashed-bm25"
     }
 
-    fn embed(&self, text: &str, dimension: usize) -> Vec<f32> {
+    fn embed(
+        &self,
+        text: &str,
+        dimension: usize,
+        cancel: &dyn Cancel,
+    ) -> Result<Vec<f32>, Cancelled> {
         let mut vector = vec![0.0f32; dimension];
         if dimension == 0 {
-            return vector;
+            return Ok(vector);
         }
-        for (hash, weight) in self.weighted(text) {
+        for (hash, weight) in self.weighted(text, cancel)? {
             for part in 0..4 {
                 let part = (hash >> (32 * part)) as u32;
                 let sign = if part & 1 == 0 { 1.0 } else { -1.0 };
@@ -107,15 +137,15 @@ impl Embedder for HashEmbedder {
         if norm > 0.0 {
             vector.iter_mut().for_each(|x| *x /= norm);
         }
-        vector
+        Ok(vector)
     }
 
-    fn terms(&self, text: &str) -> Vec<(u32, f32)> {
+    fn terms(&self, text: &str, cancel: &dyn Cancel) -> Result<Vec<(u32, f32)>, Cancelled> {
         let mut terms: BTreeMap<u32, f32> = BTreeMap::new();
-        for (hash, weight) in self.weighted(text) {
+        for (hash, weight) in self.weighted(text, cancel)? {
             *terms.entry((hash >> 96) as u32).or_default() += weight;
         }
-        terms.into_iter().collect()
+        Ok(terms.into_iter().collect())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Conditions on payloads, asked inside the search.
+//! Conditions on ids and payloads, asked inside the search.
 //!
 //! | JSON | matches when |
 //! |---|---|
@@ -7,48 +7,60 @@
 //! | `{"range": {"key": K, "gt", "gte", "lt", "lte": number}}` | the value at K is a number within all bounds given |
 //! | `{"exists": {"key": K}}` | there is a value at K, other than null |
 //! | `{"and": [F, …]}`, `{"or": [F, …]}`, `{"not": F}` | all, any, or not |
-//! | `{"K": V, …}` | short for `and` of `equals`, with keys other than these words |
+//! | `{"K": V, …}`, `{"K": [V, …], …}` | all: the value at K is V, or one of these |
+//! | `{"must": [F, …], "should": [F, …], "must_not": [F, …]}` | all, at least one, and none, as Qdrant has it, as the next three are |
+//! | `{"key": K, "match": {"value": V}}`, `{"match": {"any": [V, …]}}`, `{"range": {…}}` | as `equals`, `in` and `range` |
+//! | `{"is_empty": {"key": K}}`, `{"is_null": {"key": K}}` | nothing, null or an empty array; null alone |
+//! | `{"has_id": [id, …]}` | the vector's id is one of these |
+//! | `{"$and": […]}`, `{"$or": […]}`, `{"$nor": […]}`, `{"$not": F}` | as MongoDB has it, as the next one is |
+//! | `{"K": {"$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$not"}}` | all of them; `gt` … without `$` too |
 //!
-//! K is a path: `author.name` looks into objects; a key that itself holds dots is found first. Where the value is an
-//! array, one of its elements has to match. Numbers are equal when their values are (1 and 1.0).
+//! K is a path: `author.name` looks into objects, and into each object of an array; a key that itself holds dots is found
+//! as well. Where the value is an array, one of its elements has to match. V is a text, a number, true, false or null;
+//! texts are equal letter by letter, numbers when their exact values are. Whatever else is sent is refused with its
+//! place: nothing is taken for a condition that no vector meets.
 
-use serde_json::{Map, Number, Value};
+mod parse;
 
-/// Filters may be nested this deep.
-const MAX_DEPTH: usize = 32;
-/// Conditions in a filter, all in all.
-const MAX_CONDITIONS: usize = 4_096;
-const WORDS: [&str; 7] = ["equals", "in", "range", "exists", "and", "or", "not"];
+use std::collections::HashSet;
 
-/// A condition on a payload.
+use super::cancel::{Cancel, Cancelled};
+use super::payload::{Number, Object, Scalar, Steps, is_empty_array, scalar};
+
+/// A condition on a vector's id and payload.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Filter {
-    /// The value at a key is this.
-    Equals {
-        /// Path of the key.
-        key: String,
-        /// The value.
-        value: Value,
-    },
     /// The value at a key is one of these.
     In {
         /// Path of the key.
         key: String,
         /// The values.
-        values: Vec<Value>,
+        values: Values,
     },
     /// The value at a key is a number within bounds.
     Range {
         /// Path of the key.
         key: String,
-        /// Each is missing or finite.
+        /// At least one is there.
         bounds: Bounds,
     },
-    /// There is a value at a key.
+    /// There is a value at a key, other than null.
     Exists {
         /// Path of the key.
         key: String,
     },
+    /// There is null at a key.
+    IsNull {
+        /// Path of the key.
+        key: String,
+    },
+    /// There is nothing at a key, or null, or an empty array.
+    IsEmpty {
+        /// Path of the key.
+        key: String,
+    },
+    /// The vector's id is one of these.
+    HasId(HashSet<Box<str>>),
     /// All match.
     And(Vec<Filter>),
     /// At least one matches.
@@ -57,17 +69,63 @@ pub enum Filter {
     Not(Box<Filter>),
 }
 
+/// A set of plain values.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Values {
+    null: bool,
+    bools: [bool; 2],
+    numbers: HashSet<Number>,
+    texts: HashSet<Box<str>>,
+}
+
+impl Values {
+    fn insert(&mut self, value: Scalar<'_>) {
+        match value {
+            Scalar::Null => self.null = true,
+            Scalar::Bool(value) => self.bools[usize::from(value)] = true,
+            Scalar::Number(value) => {
+                self.numbers.insert(value);
+            }
+            Scalar::Text(value) => {
+                self.texts.insert(value.into());
+            }
+        }
+    }
+
+    fn hold(&self, json: &str) -> bool {
+        match scalar(json) {
+            Some(Scalar::Null) => self.null,
+            Some(Scalar::Bool(value)) => self.bools[usize::from(value)],
+            Some(Scalar::Number(value)) => self.numbers.contains(&value),
+            Some(Scalar::Text(value)) => self.texts.contains(&*value),
+            None => false,
+        }
+    }
+}
+
 /// Bounds of a range.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Bounds {
     /// Greater than.
-    pub gt: Option<f64>,
+    pub gt: Option<Number>,
     /// Greater or equal.
-    pub gte: Option<f64>,
+    pub gte: Option<Number>,
     /// Less than.
-    pub lt: Option<f64>,
+    pub lt: Option<Number>,
     /// Less or equal.
-    pub lte: Option<f64>,
+    pub lte: Option<Number>,
+}
+
+impl Bounds {
+    fn hold(&self, json: &str) -> bool {
+        let Some(Scalar::Number(number)) = scalar(json) else {
+            return false;
+        };
+        self.gt.as_ref().is_none_or(|bound| number > *bound)
+            && self.gte.as_ref().is_none_or(|bound| number >= *bound)
+            && self.lt.as_ref().is_none_or(|bound| number < *bound)
+            && self.lte.as_ref().is_none_or(|bound| number <= *bound)
+    }
 }
 
 /// A filter that cannot be understood.
@@ -81,229 +139,56 @@ pub struct FilterError {
 }
 
 impl Filter {
-    /// Reads a filter from JSON; errors name places below `path`.
-    pub fn parse(value: &Value, path: &str) -> Result<Filter, FilterError> {
-        let mut left = MAX_CONDITIONS;
-        parse(value, path, MAX_DEPTH, &mut left)
+    /// Reads a filter from JSON text; errors name places below `path`.
+    pub fn parse(json: &str, path: &str) -> Result<Filter, FilterError> {
+        parse::parse(json, path)
     }
 
-    /// Whether a payload matches.
-    pub fn matches(&self, payload: &Map<String, Value>) -> bool {
+    /// Whether a vector of this id and payload matches; a payload that is no JSON object matches nothing.
+    pub fn matches(
+        &self,
+        id: &str,
+        payload: &[u8],
+        cancel: &dyn Cancel,
+    ) -> Result<bool, Cancelled> {
+        let steps = Steps::new(cancel);
+        steps.over(payload.len())?;
+        match serde_json::from_slice(payload) {
+            Ok(payload) => self.holds(id, &payload, &steps),
+            Err(_) => Ok(false),
+        }
+    }
+
+    fn holds(&self, id: &str, payload: &Object<'_>, steps: &Steps<'_>) -> Result<bool, Cancelled> {
+        steps.over(1)?;
         match self {
-            Filter::Equals { key, value } => any(payload, key, &|found| same(found, value)),
-            Filter::In { key, values } => any(payload, key, &|found| {
-                values.iter().any(|value| same(found, value))
-            }),
-            Filter::Range { key, bounds } => any(payload, key, &|found| {
-                found.as_f64().is_some_and(|number| bounds.hold(number))
-            }),
-            Filter::Exists { key } => find(payload, key).is_some_and(|found| !found.is_null()),
-            Filter::And(all) => all.iter().all(|filter| filter.matches(payload)),
-            Filter::Or(any) => any.iter().any(|filter| filter.matches(payload)),
-            Filter::Not(filter) => !filter.matches(payload),
+            Filter::In { key, values } => payload.any(key, steps, &|found| values.hold(found)),
+            Filter::Range { key, bounds } => payload.any(key, steps, &|found| bounds.hold(found)),
+            Filter::Exists { key } => payload.any_whole(key, steps, &|found| found != "null"),
+            Filter::IsNull { key } => payload.any_whole(key, steps, &|found| found == "null"),
+            Filter::IsEmpty { key } => {
+                let filled = |found: &str| found != "null" && !is_empty_array(found);
+                Ok(!payload.any_whole(key, steps, &filled)?)
+            }
+            Filter::HasId(ids) => Ok(ids.contains(id)),
+            Filter::And(all) => {
+                for filter in all {
+                    if !filter.holds(id, payload, steps)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+            Filter::Or(any) => {
+                for filter in any {
+                    if filter.holds(id, payload, steps)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            Filter::Not(filter) => Ok(!filter.holds(id, payload, steps)?),
         }
-    }
-
-    /// Whether a payload that is still JSON text matches; what is no object matches nothing.
-    pub(super) fn matches_bytes(&self, payload: &[u8]) -> bool {
-        serde_json::from_slice(payload).is_ok_and(|payload| self.matches(&payload))
-    }
-}
-
-impl Bounds {
-    fn hold(&self, number: f64) -> bool {
-        self.gt.is_none_or(|bound| number > bound)
-            && self.gte.is_none_or(|bound| number >= bound)
-            && self.lt.is_none_or(|bound| number < bound)
-            && self.lte.is_none_or(|bound| number <= bound)
-    }
-}
-
-fn find<'a>(payload: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
-    if let Some(value) = payload.get(path) {
-        return Some(value);
-    }
-    // The longest first part that is a key with an object behind it and the rest in it.
-    path.char_indices()
-        .rev()
-        .filter(|(_, c)| *c == '.')
-        .find_map(|(at, _)| match payload.get(&path[..at]) {
-            Some(Value::Object(inner)) => find(inner, &path[at + 1..]),
-            Some(_) | None => None,
-        })
-}
-
-/// Whether the value at a path, or an element of the array there, fulfils a test.
-fn any(payload: &Map<String, Value>, path: &str, test: &dyn Fn(&Value) -> bool) -> bool {
-    match find(payload, path) {
-        Some(Value::Array(elements)) => elements.iter().any(test),
-        Some(value) => test(value),
-        None => false,
-    }
-}
-
-fn same(a: &Value, b: &Value) -> bool {
-    match (a, b) {
-        (Value::Number(a), Value::Number(b)) => same_number(a, b),
-        (a, b) => a == b,
-    }
-}
-
-fn same_number(a: &Number, b: &Number) -> bool {
-    // Whole numbers beyond 2^53 are told apart although they are the same as f64.
-    match (a.as_i64(), b.as_i64(), a.as_u64(), b.as_u64()) {
-        (Some(a), Some(b), _, _) => a == b,
-        (_, _, Some(a), Some(b)) => a == b,
-        (_, _, _, _) => a.as_f64() == b.as_f64(),
-    }
-}
-
-fn parse(value: &Value, path: &str, depth: usize, left: &mut usize) -> Result<Filter, FilterError> {
-    let refuse = |message: &str| Err(error(path, message));
-    let Some(object) = value.as_object() else {
-        return refuse(
-            "expected an object such as {\"equals\": {\"key\": \"lang\", \"value\": \"en\"}}",
-        );
-    };
-    if depth == 0 {
-        return refuse("nested too deep: at most 32 levels are allowed");
-    }
-    if *left == 0 {
-        return refuse("too many conditions: at most 4096 are allowed");
-    }
-    *left -= 1;
-    let word = object.iter().find(|(key, _)| WORDS.contains(&key.as_str()));
-    let Some((word, inner)) = word else {
-        return short_form(object, path, left);
-    };
-    if object.len() > 1 {
-        return refuse("expected one condition per object; combine several with \"and\"");
-    }
-    let path = format!("{path}.{word}");
-    let mut list = |inner: &Value| -> Result<Vec<Filter>, FilterError> {
-        let Some(inner) = inner.as_array() else {
-            return Err(error(&path, "expected an array of conditions"));
-        };
-        let inner = inner.iter().enumerate();
-        inner
-            .map(|(at, value)| parse(value, &format!("{path}[{at}]"), depth - 1, left))
-            .collect()
-    };
-    match word.as_str() {
-        "and" => Ok(Filter::And(list(inner)?)),
-        "or" => Ok(Filter::Or(list(inner)?)),
-        "not" => Ok(Filter::Not(Box::new(parse(inner, &path, depth - 1, left)?))),
-        "equals" => {
-            let fields = fields(inner, &path, &["key", "value"])?;
-            let value = fields.get("value");
-            let value = value.ok_or_else(|| error(&path, "`value` is missing"))?;
-            Ok(Filter::Equals {
-                key: key(fields, &path)?,
-                value: value.clone(),
-            })
-        }
-        "in" => {
-            let fields = fields(inner, &path, &["key", "values"])?;
-            let values = fields.get("values").and_then(Value::as_array);
-            let values =
-                values.ok_or_else(|| error(&format!("{path}.values"), "expected an array"))?;
-            Ok(Filter::In {
-                key: key(fields, &path)?,
-                values: values.clone(),
-            })
-        }
-        "exists" => Ok(Filter::Exists {
-            key: key(fields(inner, &path, &["key"])?, &path)?,
-        }),
-        _ => range(inner, &path),
-    }
-}
-
-fn range(inner: &Value, path: &str) -> Result<Filter, FilterError> {
-    let fields = fields(inner, path, &["key", "gt", "gte", "lt", "lte"])?;
-    let bound = |name: &str| match fields.get(name) {
-        None => Ok(None),
-        Some(value) => match value.as_f64() {
-            Some(number) => Ok(Some(number)),
-            None => Err(error(&format!("{path}.{name}"), "expected a number")),
-        },
-    };
-    let bounds = Bounds {
-        gt: bound("gt")?,
-        gte: bound("gte")?,
-        lt: bound("lt")?,
-        lte: bound("lte")?,
-    };
-    if bounds == Bounds::default() {
-        return Err(error(path, "expected at least one of gt, gte, lt, lte"));
-    }
-    Ok(Filter::Range {
-        key: key(fields, path)?,
-        bounds,
-    })
-}
-
-/// `{"lang": "en", "year": 2024}`.
-fn short_form(
-    object: &Map<String, Value>,
-    path: &str,
-    left: &mut usize,
-) -> Result<Filter, FilterError> {
-    if object.len() > *left {
-        return Err(error(path, "too many conditions: at most 4096 are allowed"));
-    }
-    *left -= object.len();
-    let conditions = object.iter().map(|(key, value)| {
-        if value.is_object() {
-            // Most likely a misspelt word, which must not turn into a condition that nothing matches.
-            let expected = WORDS.join(", ");
-            return Err(error(
-                &format!("{path}.{key}"),
-                &format!(
-                    "not a condition: expected one of {expected}, or a key with a plain value"
-                ),
-            ));
-        }
-        Ok(Filter::Equals {
-            key: key.clone(),
-            value: value.clone(),
-        })
-    });
-    Ok(Filter::And(conditions.collect::<Result<_, _>>()?))
-}
-
-fn fields<'a>(
-    inner: &'a Value,
-    path: &str,
-    allowed: &[&str],
-) -> Result<&'a Map<String, Value>, FilterError> {
-    let expected = allowed.join(", ");
-    let Some(fields) = inner.as_object() else {
-        return Err(error(path, &format!("expected an object with {expected}")));
-    };
-    match fields.keys().find(|key| !allowed.contains(&key.as_str())) {
-        Some(unknown) => Err(error(
-            &format!("{path}.{unknown}"),
-            &format!("unknown: expected {expected}"),
-        )),
-        None => Ok(fields),
-    }
-}
-
-fn key(fields: &Map<String, Value>, path: &str) -> Result<String, FilterError> {
-    match fields.get("key").and_then(Value::as_str) {
-        Some(key) if !key.is_empty() => Ok(key.to_owned()),
-        Some(_) | None => Err(error(
-            &format!("{path}.key"),
-            "expected the name of a payload key",
-        )),
-    }
-}
-
-fn error(path: &str, message: &str) -> FilterError {
-    FilterError {
-        path: path.to_owned(),
-        message: message.to_owned(),
     }
 }
 

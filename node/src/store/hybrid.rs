@@ -1,18 +1,24 @@
 //! Hybrid search: the nearest vectors and the best matching terms, fused into one ranking.
 //!
 //! Terms are read from the payload's text (its key `content`) when the first hybrid search comes, and kept; later ones
-//! only read what changed meanwhile. A vector's sparse score is the sum, over the terms asked for, of weight asked for
+//! only read what changed meanwhile. Nothing waits for that but the search itself: texts are read outside all locks, and
+//! what has been read is kept when a search is given up. Searches that come meanwhile share the work, each beginning at
+//! another block. A vector's sparse score is the sum, over the terms asked for, of weight asked for
 //! times BM25 weight in the text times inverse document frequency `ln(1 + (n - df + 0.5) / (df + 0.5))`.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use bytes::Bytes;
+
+use super::cancel::{Cancel, Cancelled};
 use super::collection::Collection;
 use super::config::TEXT_KEY;
 use super::embed::{Embedder, HashEmbedder};
 use super::filter::Filter;
 use super::kernel::{Scorer, finite};
-use super::search::{Hit, SearchError, Wanted};
+use super::payload::{Object, Scalar, scalar};
+use super::search::{Hit, Score, SearchError, Wanted};
 
 /// How two rankings become one. A hit that is in one ranking only gets nothing from the other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,15 +57,36 @@ pub struct HybridRequest {
 /// Term and weight, ordered by term.
 type Terms = Box<[(u32, f32)]>;
 
+/// Texts whose terms are read before they are put into the index.
+const STRETCH: usize = 64;
+
 /// The terms of a collection's texts, by slot.
 #[derive(Default)]
 pub(super) struct TermIndex {
     /// Version of the vector whose terms these are, and they.
     slots: Vec<(u64, Terms)>,
+    /// Of each block, as of which change it has been read, and as of which somebody began to.
+    blocks: Vec<ReadAsOf>,
     /// In how many texts a term occurs.
     frequency: HashMap<u32, u32>,
     /// Texts with terms.
-    texts: u32,
+    pub(super) texts: u32,
+    /// Searches that have begun to read terms.
+    begun: usize,
+}
+
+#[derive(Clone, Copy, Default)]
+struct ReadAsOf {
+    read: u64,
+    begun: u64,
+}
+
+/// What a search has to read of a block.
+struct Unread {
+    /// As of which change of the block.
+    change: u64,
+    /// Slot, version and payload; version 0 for a free one.
+    slots: Vec<(usize, u64, Bytes)>,
 }
 
 impl TermIndex {
@@ -84,31 +111,48 @@ impl TermIndex {
         }
     }
 
+    /// Whether nobody began to read the block as of a later change.
+    fn is_latest(&self, block: usize, unread: &Unread) -> bool {
+        let of_block = self.blocks.get(block).copied().unwrap_or_default();
+        of_block.begun == unread.change && of_block.read < unread.change
+    }
+
     fn inverse_frequency(&self, term: u32) -> f32 {
         let (n, df) = (self.texts as f32, self.frequency.get(&term));
         let df = df.copied().unwrap_or(0) as f32;
         (1.0 + (n - df + 0.5) / (df + 0.5)).ln()
     }
 
-    /// The sum over `query`, whose weights hold the inverse frequencies already; `None` where no term matches.
-    fn score(&self, at: usize, version: u64, query: &[(u32, f32)]) -> Option<f32> {
-        let (of, terms) = self.slots.get(at)?;
-        if *of != version {
-            return None; // written since the terms were read
-        }
-        let mut score = None;
-        for (term, asked) in query {
-            if let Ok(found) = terms.binary_search_by_key(term, |(t, _)| *t) {
-                score = Some(score.unwrap_or(0.0) + asked * terms[found].1);
+    /// The sum over `query`, whose weights hold the inverse frequencies already.
+    fn score(&self, at: usize, version: u64, query: &[(u32, f32)]) -> Score {
+        match self.slots.get(at) {
+            Some((of, terms)) if *of == version => {
+                score_of(terms, query).map_or(Score::None, Score::Of)
             }
+            // Written, or moved, since the terms were read.
+            Some(_) | None => Score::OfPayload,
         }
-        score.map(finite)
     }
+}
+
+/// The sum over the terms asked for; `None` where no term matches.
+fn score_of(terms: &[(u32, f32)], query: &[(u32, f32)]) -> Option<f32> {
+    let mut score = None;
+    for (term, asked) in query {
+        if let Ok(found) = terms.binary_search_by_key(term, |(t, _)| *t) {
+            score = Some(score.unwrap_or(0.0) + asked * terms[found].1);
+        }
+    }
+    score.map(finite)
 }
 
 impl Collection {
     /// Nearest vectors and best matching terms, fused into one ranking. Best first; equal scores by id.
-    pub fn search_hybrid(&self, request: &HybridRequest) -> Result<Vec<Hit>, SearchError> {
+    pub fn search_hybrid(
+        &self,
+        request: &HybridRequest,
+        cancel: &dyn Cancel,
+    ) -> Result<Vec<Hit>, SearchError> {
         self.check_query(&request.vector)?;
         if !(0.0..=1.0).contains(&request.alpha) {
             return Err(SearchError::Alpha(request.alpha));
@@ -122,61 +166,138 @@ impl Collection {
             with_vectors: request.with_vectors,
         };
         let scorer = Scorer::new(&request.vector, self.config().metric);
-        let dense = self.rank(&wanted(request.dense_k), |content, at, slot| {
-            Some(scorer.score(content.slots.vector(at), slot.inverse_norm))
-        });
+        let dense = self.rank(
+            &wanted(request.dense_k),
+            cancel,
+            || (),
+            |(), content, at, slot| {
+                Score::Of(scorer.score(content.slots.vector(at), slot.inverse_norm))
+            },
+            |_| Ok(None),
+        )?;
         let sparse = if request.terms.is_empty() {
             Vec::new()
         } else {
-            let mut terms = self.terms.lock();
-            self.read_terms(&mut terms);
-            let query: Vec<_> = request
-                .terms
-                .iter()
-                .map(|(term, weight)| (*term, weight * terms.inverse_frequency(*term)))
-                .collect();
-            self.rank(&wanted(request.sparse_k), |_, at, slot| {
-                terms.score(at, slot.version, &query)
-            })
+            self.read_terms(cancel)?;
+            let query: Vec<_> = {
+                let terms = self.terms.read();
+                let weighted = request.terms.iter();
+                weighted
+                    .map(|(term, weight)| (*term, weight * terms.inverse_frequency(*term)))
+                    .collect()
+            };
+            self.rank(
+                &wanted(request.sparse_k),
+                cancel,
+                || self.terms.read(),
+                |terms, _, at, slot| terms.score(at, slot.version, &query),
+                |payload| Ok(score_of(&text_terms(payload, cancel)?, &query)),
+            )?
         };
         Ok(fuse(request, dense, sparse))
     }
 
     /// Reads the terms of what was written since the last time.
-    fn read_terms(&self, terms: &mut TermIndex) {
-        let mut at = 0;
-        loop {
-            let mut changed = Vec::new();
-            let last = {
-                let content = self.read();
-                let end = (at + content.slots.block_slots()).min(content.slots.len());
-                for at in at..end {
-                    let slot = content.slots.slot(at);
-                    let version = slot.map_or(0, |slot| slot.version);
-                    if terms.slots.get(at).map_or(0, |(of, _)| *of) != version {
-                        changed.push((at, version, slot.map(|slot| slot.payload.clone())));
-                    }
-                }
-                at = end;
-                end == content.slots.len()
-            };
-            for (at, version, payload) in changed {
-                let of_text = payload.map(|payload| text_terms(&payload));
-                terms.set(at, version, of_text.unwrap_or_default());
+    fn read_terms(&self, cancel: &dyn Cancel) -> Result<(), Cancelled> {
+        let blocks = self.read().slots.blocks();
+        let first = {
+            let mut terms = self.terms.write();
+            terms.begun = terms.begun.wrapping_add(1);
+            spread(terms.begun, blocks)
+        };
+        for block in (first..blocks).chain(0..first) {
+            cancel.check()?;
+            if let Some(unread) = self.unread(block) {
+                self.read_block(block, &unread, cancel)?;
             }
-            if last {
-                return;
+        }
+        self.forget_terms_beyond_the_end(cancel)
+    }
+
+    /// What has changed in a block since its terms were read; `None` where nothing has.
+    fn unread(&self, block: usize) -> Option<Unread> {
+        let content = self.read();
+        let change = content.slots.changed_at(block)?;
+        let mut terms = self.terms.write();
+        if block >= terms.blocks.len() {
+            terms.blocks.resize(block + 1, ReadAsOf::default());
+        }
+        if terms.blocks[block].read >= change {
+            return None;
+        }
+        terms.blocks[block].begun = change;
+        let mut slots = Vec::new();
+        for at in content.slots.of_block(block) {
+            let slot = content.slots.slot(at);
+            let version = slot.map_or(0, |slot| slot.version);
+            if terms.slots.get(at).map_or(0, |(of, _)| *of) != version {
+                let payload = slot.map_or_else(Bytes::new, |slot| slot.payload.clone());
+                slots.push((at, version, payload));
+            }
+        }
+        Some(Unread { change, slots })
+    }
+
+    fn read_block(
+        &self,
+        block: usize,
+        unread: &Unread,
+        cancel: &dyn Cancel,
+    ) -> Result<(), Cancelled> {
+        for stretch in unread.slots.chunks(STRETCH) {
+            let mut read = Vec::with_capacity(STRETCH);
+            for (at, version, payload) in stretch {
+                cancel.check()?;
+                read.push((*at, *version, text_terms(payload, cancel)?));
+            }
+            let mut terms = self.terms.write();
+            // Who began later, or is done, knows better what is in these slots.
+            if !terms.is_latest(block, unread) {
+                return Ok(());
+            }
+            for (at, version, of_text) in read {
+                terms.set(at, version, of_text);
+            }
+        }
+        let mut terms = self.terms.write();
+        if terms.is_latest(block, unread) {
+            terms.blocks[block].read = unread.change;
+        }
+        Ok(())
+    }
+
+    /// Of slots that are no more.
+    fn forget_terms_beyond_the_end(&self, cancel: &dyn Cancel) -> Result<(), Cancelled> {
+        loop {
+            cancel.check()?;
+            let content = self.read();
+            let mut terms = self.terms.write();
+            for _ in 0..STRETCH {
+                if terms.slots.len() <= content.slots.len() {
+                    return Ok(());
+                }
+                let last = terms.slots.len() - 1;
+                terms.set(last, 0, Terms::default());
+                terms.slots.truncate(last);
             }
         }
     }
 }
 
-/// The terms of a payload's text.
-fn text_terms(payload: &[u8]) -> Terms {
-    let payload: serde_json::Value = serde_json::from_slice(payload).unwrap_or_default();
-    let text = payload.get(TEXT_KEY).and_then(|text| text.as_str());
-    text.map(|text| HashEmbedder.terms(text).into_boxed_slice())
-        .unwrap_or_default()
+/// A block to begin at for the `n`th search, so that each is far from those before it.
+fn spread(n: usize, blocks: usize) -> usize {
+    // The golden ratio: multiples of it fill the circle evenly.
+    let fraction = (n as f64 * 0.618_033_988_749_894_9).fract();
+    ((fraction * blocks as f64) as usize).min(blocks.saturating_sub(1))
+}
+
+/// The terms of a payload's text; none where there is no text.
+fn text_terms(payload: &[u8], cancel: &dyn Cancel) -> Result<Terms, Cancelled> {
+    let payload: Object<'_> = serde_json::from_slice(payload).unwrap_or_default();
+    match payload.get(TEXT_KEY).and_then(scalar) {
+        Some(Scalar::Text(text)) => Ok(HashEmbedder.terms(&text, cancel)?.into_boxed_slice()),
+        Some(Scalar::Null | Scalar::Bool(_) | Scalar::Number(_)) | None => Ok(Terms::default()),
+    }
 }
 
 /// One ranking out of two.

@@ -1,4 +1,7 @@
 //! Exact search: every vector is compared, block by block, and the best are kept.
+//!
+//! A vector may move to a lower slot meanwhile (`slots`). The scan goes from the highest slot to the lowest, so that it
+//! misses none; one that it meets twice counts once.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashSet};
@@ -6,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::cancel::{Cancel, Cancelled};
 use super::collection::{Collection, Content};
 use super::filter::Filter;
 use super::kernel::Scorer;
@@ -61,6 +65,9 @@ pub enum SearchError {
     /// The weight of the dense ranking is out of range.
     #[error("`alpha` is {0}, expected 0..=1")]
     Alpha(f32),
+    /// Nobody waits for it any more.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
 }
 
 /// A vector that may be among the best.
@@ -102,13 +109,22 @@ impl Ord for Candidate {
     }
 }
 
-/// The best of what it is shown.
+/// The best of what it is shown, each id once: one that was moved, or deleted and written again, may be met twice.
 struct Best {
     limit: usize,
     heap: BinaryHeap<Candidate>,
+    ids: HashSet<Arc<str>>,
 }
 
 impl Best {
+    fn new(limit: usize) -> Self {
+        Best {
+            limit,
+            heap: BinaryHeap::new(),
+            ids: HashSet::new(),
+        }
+    }
+
     /// Whether something of that score and id is wanted.
     fn wants(&self, score: f32, id: &str) -> bool {
         if self.heap.len() < self.limit {
@@ -124,28 +140,27 @@ impl Best {
     }
 
     fn push(&mut self, candidate: Candidate) {
-        if self.wants(candidate.score, &candidate.id) {
-            if self.heap.len() == self.limit {
-                self.heap.pop();
+        if self.wants(candidate.score, &candidate.id) && self.ids.insert(candidate.id.clone()) {
+            if self.heap.len() == self.limit
+                && let Some(worst) = self.heap.pop()
+            {
+                self.ids.remove(&worst.id);
             }
             self.heap.push(candidate);
         }
     }
 
-    /// Best first. An id that was seen twice, because it was deleted and written again meanwhile, counts once.
+    /// Best first.
     fn into_hits(self) -> Vec<Hit> {
-        let mut seen = HashSet::new();
         let ordered = self.heap.into_sorted_vec(); // ascending in the reversed order
-        let fresh = ordered.into_iter().filter(|c| seen.insert(c.id.clone()));
-        fresh
-            .map(|c| Hit {
-                id: c.id.to_string(),
-                score: c.score,
-                version: c.version,
-                payload: c.payload,
-                vector: c.vector,
-            })
-            .collect()
+        let hits = ordered.into_iter().map(|c| Hit {
+            id: c.id.to_string(),
+            score: c.score,
+            version: c.version,
+            payload: c.payload,
+            vector: c.vector,
+        });
+        hits.collect()
     }
 }
 
@@ -156,9 +171,23 @@ pub(super) struct Wanted<'a> {
     pub(super) with_vectors: bool,
 }
 
+/// A vector's score in a ranking.
+pub(super) enum Score {
+    /// It takes no part.
+    None,
+    /// This much.
+    Of(f32),
+    /// What its payload says, which takes too long to be read under a lock.
+    OfPayload,
+}
+
 impl Collection {
     /// The nearest vectors, by comparing with every one. Best first; equal scores by id.
-    pub fn search(&self, request: &SearchRequest) -> Result<Vec<Hit>, SearchError> {
+    pub fn search(
+        &self,
+        request: &SearchRequest,
+        cancel: &dyn Cancel,
+    ) -> Result<Vec<Hit>, SearchError> {
         self.check_query(&request.vector)?;
         let threshold = request.score_threshold.unwrap_or(f32::MIN);
         if !threshold.is_finite() {
@@ -172,10 +201,15 @@ impl Collection {
             filter: request.filter.as_ref(),
             with_vectors: request.with_vectors,
         };
-        Ok(self.rank(&wanted, |content, at, slot| {
+        let score = |(): &(), content: &Content, at, slot: &Slot| {
             let score = scorer.score(content.slots.vector(at), slot.inverse_norm);
-            (score >= threshold).then_some(score)
-        }))
+            if score >= threshold {
+                Score::Of(score)
+            } else {
+                Score::None
+            }
+        };
+        Ok(self.rank(&wanted, cancel, || (), score, |_| Ok(None))?)
     }
 
     /// Checks a query's dimension and numbers.
@@ -193,62 +227,79 @@ impl Collection {
         Ok(())
     }
 
-    /// The best by a score, of all vectors that have one and match. The lock is held for a block at a time, and not
-    /// while payloads are read for the filter, which is asked only about vectors that would be among the best.
-    pub(super) fn rank(
+    /// The best by a score, of all vectors that have one and match. The lock, and what `beside` locks for `score`, is held
+    /// for a block at a time, and not while payloads are read: by `of_payload` for scores, and for the filter, which is
+    /// asked only about vectors that would be among the best.
+    pub(super) fn rank<B>(
         &self,
         wanted: &Wanted<'_>,
-        score: impl Fn(&Content, usize, &Slot) -> Option<f32>,
-    ) -> Vec<Hit> {
-        let mut best = Best {
-            limit: wanted.limit,
-            heap: BinaryHeap::new(),
-        };
+        cancel: &dyn Cancel,
+        beside: impl Fn() -> B,
+        score: impl Fn(&B, &Content, usize, &Slot) -> Score,
+        of_payload: impl Fn(&Bytes) -> Result<Option<f32>, Cancelled>,
+    ) -> Result<Vec<Hit>, Cancelled> {
+        let mut best = Best::new(wanted.limit);
         if wanted.limit == 0 {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let mut undecided = Vec::new();
-        let mut at = 0;
-        loop {
+        let mut end = usize::MAX;
+        while end > 0 {
+            cancel.check()?;
             let content = self.read();
-            let end = (at + content.slots.block_slots()).min(content.slots.len());
-            while at < end {
-                if let Some(slot) = content.slots.slot(at)
-                    && let Some(score) = score(&content, at, slot)
-                    && best.wants(score, &slot.id)
-                {
-                    let candidate = Candidate {
-                        score,
-                        id: slot.id.clone(),
-                        version: slot.version,
-                        payload: slot.payload.clone(),
-                        vector: wanted
-                            .with_vectors
-                            .then(|| content.slots.vector(at).to_vec()),
-                    };
-                    if wanted.filter.is_some() {
-                        undecided.push(candidate);
-                    } else {
-                        best.push(candidate);
+            let locked = beside();
+            end = end.min(content.slots.len());
+            let start =
+                end.saturating_sub(1) / content.slots.block_slots() * content.slots.block_slots();
+            for at in start..end {
+                let Some(slot) = content.slots.slot(at) else {
+                    continue;
+                };
+                let score = match score(&locked, &content, at, slot) {
+                    Score::None => continue,
+                    Score::Of(score) if !best.wants(score, &slot.id) => continue,
+                    Score::Of(score) => Some(score),
+                    Score::OfPayload => None,
+                };
+                let candidate = Candidate {
+                    score: score.unwrap_or(0.0),
+                    id: slot.id.clone(),
+                    version: slot.version,
+                    payload: slot.payload.clone(),
+                    vector: wanted
+                        .with_vectors
+                        .then(|| content.slots.vector(at).to_vec()),
+                };
+                if wanted.filter.is_some() || score.is_none() {
+                    undecided.push((candidate, score.is_some()));
+                } else {
+                    best.push(candidate);
+                }
+            }
+            end = start;
+            drop(locked);
+            drop(content);
+            for (mut candidate, scored) in undecided.drain(..) {
+                cancel.check()?;
+                if !scored {
+                    match of_payload(&candidate.payload)? {
+                        Some(score) => candidate.score = score,
+                        None => continue,
                     }
                 }
-                at += 1;
-            }
-            let last = end == content.slots.len();
-            drop(content);
-            for candidate in undecided.drain(..) {
                 if best.wants(candidate.score, &candidate.id)
-                    && wanted
-                        .filter
-                        .is_none_or(|f| f.matches_bytes(&candidate.payload))
+                    && match wanted.filter {
+                        Some(filter) => {
+                            filter.matches(&candidate.id, &candidate.payload, cancel)?
+                        }
+                        None => true,
+                    }
                 {
                     best.push(candidate);
                 }
             }
-            if last {
-                return best.into_hits();
-            }
         }
+        Ok(best.into_hits())
     }
 }
 

@@ -6,6 +6,7 @@
 //! it is whole: there may be many collections of few vectors. The index of ids is split, so that its growth is too.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -35,6 +36,8 @@ pub(super) struct Slot {
 struct Block {
     vectors: Vec<f32>,
     slots: Vec<Option<Slot>>,
+    /// Number of the last change of a slot in it.
+    changed_at: u64,
 }
 
 impl Block {
@@ -43,6 +46,7 @@ impl Block {
             // Zeroed memory from the system costs nothing until it is used.
             vectors: vec![0.0; slots * dimension],
             slots: Vec::with_capacity(slots),
+            changed_at: 0,
         }
     }
 
@@ -68,6 +72,8 @@ pub(super) struct Slots {
     /// Sum of the hashes of all vectors.
     digest: u128,
     bytes: u64,
+    /// Puts and deletes that changed something.
+    changes: u64,
 }
 
 impl Slots {
@@ -82,6 +88,7 @@ impl Slots {
             ids: Vec::new(),
             digest: 0,
             bytes: 0,
+            changes: 0,
         }
     }
 
@@ -98,6 +105,22 @@ impl Slots {
     /// Slots that a reader looks at under one lock.
     pub(super) fn block_slots(&self) -> usize {
         self.block_slots
+    }
+
+    /// Number of blocks.
+    pub(super) fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// The slots of a block.
+    pub(super) fn of_block(&self, block: usize) -> Range<usize> {
+        let first = block * self.block_slots;
+        first.min(self.len)..(first + self.block_slots).min(self.len)
+    }
+
+    /// Number of the last change of a slot in a block; `None` when there is no such block.
+    pub(super) fn changed_at(&self, block: usize) -> Option<u64> {
+        Some(self.blocks.get(block)?.changed_at)
     }
 
     pub(super) fn digest(&self) -> u128 {
@@ -147,7 +170,9 @@ impl Slots {
         };
         let start = at % self.block_slots * self.dimension;
         self.bytes += self.size(&id, payload);
+        self.changes += 1;
         let block = &mut self.blocks[at / self.block_slots];
+        block.changed_at = self.changes;
         block.vectors[start..start + self.dimension].copy_from_slice(vector);
         let old = block.slots[at % self.block_slots].replace(Slot {
             id,
@@ -176,6 +201,8 @@ impl Slots {
         let Some(slot) = block.slots[at % self.block_slots].take() else {
             return 0;
         };
+        self.changes += 1;
+        block.changed_at = self.changes;
         self.free.push(at as u32);
         self.bytes -= self.size(&slot.id, &slot.payload);
         self.digest = self.digest.wrapping_sub(slot.hash);

@@ -254,15 +254,15 @@ fn listing_is_ordered_by_id_and_pages_do_not_overlap() {
     let docs = store.collection("docs").unwrap();
     let mut ids = Vec::new();
     for offset in (0..110).step_by(7) {
-        let page = docs.list(7, offset);
+        let page = docs.list(7, offset, &Never).unwrap();
         assert_eq!(page.total, 100);
         ids.extend(page.records.into_iter().map(|r| r.id));
     }
     let expected: Vec<_> = (0..100).map(|n| format!("id-{n:03}")).collect();
     assert_eq!(ids, expected);
-    assert!(docs.list(0, 0).records.is_empty());
-    assert!(docs.list(5, 1_000).records.is_empty());
-    assert_eq!(docs.list(usize::MAX, 98).records.len(), 2);
+    assert!(docs.list(0, 0, &Never).unwrap().records.is_empty());
+    assert!(docs.list(5, 1_000, &Never).unwrap().records.is_empty());
+    assert_eq!(docs.list(usize::MAX, 98, &Never).unwrap().records.len(), 2);
 }
 
 #[test]

@@ -10,11 +10,13 @@ use vectorizer_api::data::{
 use vectorizer_api::error::ApiError;
 
 use super::batch::{Item, Settled, not_empty, settle};
-use super::{MAX_DEPTH, compute, find, is_shallow, same_collection};
+use super::{MAX_DEPTH, find, is_shallow, same_collection};
 use crate::http::Api;
 use crate::http::answer::{Refusal, Written, invalid};
 use crate::http::body::{At, Input};
+use crate::http::compute::compute;
 use crate::http::writes::carry_out;
+use crate::store::Cancelled;
 use crate::writer::{UpsertItem, WriteRequest};
 
 /// `POST /insert`.
@@ -187,14 +189,17 @@ async fn embed(
     texts: Vec<TextItem>,
 ) -> Result<Vec<Item<UpsertItem>>, Refusal> {
     let dimension = find(api, collection)?.config().dimension;
-    compute(api, move |api| {
+    compute(api, move |api, cancel| {
         let embedder = &api.0.embedder;
-        let embedded = texts.into_iter().map(|TextItem { id, text, metadata }| {
-            let payload = with_text(metadata.unwrap_or_default(), &text);
-            let item = payload.map(|payload| (embedder.embed(&text, dimension), payload));
-            identified(id, item)
-        });
-        embedded.collect()
+        let mut items = Vec::with_capacity(texts.len());
+        for TextItem { id, text, metadata } in texts {
+            let item = match with_text(metadata.unwrap_or_default(), &text) {
+                Ok(payload) => Ok((embedder.embed(&text, dimension, cancel)?, payload)),
+                Err(error) => Err(error),
+            };
+            items.push(identified(id, item));
+        }
+        Ok::<_, Cancelled>(items)
     })
     .await
 }

@@ -1,6 +1,5 @@
 //! Searches, and turning a text into a vector.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
@@ -12,13 +11,15 @@ use vectorizer_api::data::{
 };
 use vectorizer_api::error::ApiError;
 
-use super::{compute, find, payload_of, same_collection, split};
+use super::{find, payload_of, same_collection, split};
 use crate::http::Api;
 use crate::http::answer::{Refusal, invalid};
 use crate::http::body::{At, Input};
+use crate::http::compute::compute;
 use crate::store::embed::DEFAULT_DIMENSION;
 use crate::store::{
-    self, Collection, Filter, Hit, HybridRequest, MAX_DIMENSION, SearchError, SearchRequest,
+    self, Cancel, Cancelled, Collection, Filter, Hit, HybridRequest, MAX_DIMENSION, SearchError,
+    SearchRequest,
 };
 
 /// Most results of one search.
@@ -35,8 +36,10 @@ pub(in crate::http) async fn search(
     same_collection(&name, request.collection.as_deref())?;
     let collection = find(&api, &name)?;
     let wanted = Wanted::read(request, "")?;
-    let found = compute(&api, move |api| wanted.run(api, &collection)).await??;
-    Ok(Json(found))
+    let found = compute(&api, move |api, cancel| {
+        wanted.run(api, &collection, cancel)
+    });
+    Ok(Json(found.await?))
 }
 
 /// `POST /collections/{name}/search/text`.
@@ -77,17 +80,16 @@ pub(in crate::http) async fn batch_search(
         };
         wanted.push(Wanted::read(search, &format!("queries[{index}]."))?);
     }
-    let found: Result<Vec<_>, ApiError> = compute(&api, move |api| {
-        wanted
-            .into_iter()
-            .map(|wanted| wanted.run(api, &collection))
-            .collect()
-    })
-    .await?;
+    let found = compute(&api, move |api, cancel| {
+        let found = wanted.into_iter();
+        found
+            .map(|wanted| wanted.run(api, &collection, cancel))
+            .collect::<Result<_, _>>()
+    });
     Ok(Json(BatchResults {
         collection: request.collection,
         count,
-        results: found?,
+        results: found.await?,
     }))
 }
 
@@ -131,11 +133,16 @@ impl Wanted {
         })
     }
 
-    fn run(self, api: &Api, collection: &Collection) -> Result<SearchResults, ApiError> {
+    fn run(
+        self,
+        api: &Api,
+        collection: &Collection,
+        cancel: &dyn Cancel,
+    ) -> Result<SearchResults, ApiError> {
         let begun = Instant::now();
         let dimension = collection.config().dimension;
         let vector = match &self.text {
-            Some(text) => api.0.embedder.embed(text, dimension),
+            Some(text) => api.0.embedder.embed(text, dimension, cancel)?,
             None => self.vector,
         };
         let request = SearchRequest {
@@ -146,7 +153,7 @@ impl Wanted {
             with_vectors: self.with_vectors,
         };
         let hits = collection
-            .search(&request)
+            .search(&request, cancel)
             .map_err(|error| refused(&self.place, &error))?;
         Ok(SearchResults {
             results: hits.into_iter().map(shown).collect(),
@@ -177,11 +184,14 @@ pub(in crate::http) async fn hybrid_search(
     );
     let filter = filter(request.filter.as_ref(), "")?;
     let query = request.query;
-    let (hits, query) = compute(&api, move |api| {
+    let (results, query) = compute(&api, move |api, cancel| {
         let embedder = &api.0.embedder;
         let wanted = HybridRequest {
-            vector: embedder.embed(&query, collection.config().dimension),
-            terms: sparse.unwrap_or_else(|| embedder.terms(&query)),
+            vector: embedder.embed(&query, collection.config().dimension, cancel)?,
+            terms: match sparse {
+                Some(terms) => terms,
+                None => embedder.terms(&query, cancel)?,
+            },
             fusion: match algorithm {
                 Fusion::Rrf => store::Fusion::Rrf,
                 Fusion::Weighted => store::Fusion::Weighted,
@@ -194,22 +204,20 @@ pub(in crate::http) async fn hybrid_search(
             filter,
             with_vectors: false,
         };
-        (hybrid(&collection, &wanted), query)
+        let hits = collection
+            .search_hybrid(&wanted, cancel)
+            .map_err(|error| refused("", &error))?;
+        let results = hits.into_iter().map(shown).collect();
+        Ok::<_, ApiError>((results, query))
     })
     .await?;
     Ok(Json(HybridResults {
-        results: hits?.into_iter().map(shown).collect(),
+        results,
         query,
         alpha,
         algorithm,
         duration_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
     }))
-}
-
-fn hybrid(collection: &Arc<Collection>, wanted: &HybridRequest) -> Result<Vec<Hit>, ApiError> {
-    collection
-        .search_hybrid(wanted)
-        .map_err(|error| refused("", &error))
 }
 
 /// `POST /embed`.
@@ -230,12 +238,15 @@ pub(in crate::http) async fn embed(
         ));
     }
     let text = request.text;
-    let embedded = compute(&api, move |api| Embedding {
-        embedding: api.0.embedder.embed(&text, dimension),
-        model: known.to_owned(),
-        text,
-        dimension,
-        provider: "local".to_owned(),
+    let embedded = compute(&api, move |api, cancel| {
+        let embedding = api.0.embedder.embed(&text, dimension, cancel)?;
+        Ok::<_, Cancelled>(Embedding {
+            embedding,
+            model: known.to_owned(),
+            text,
+            dimension,
+            provider: "local".to_owned(),
+        })
     });
     Ok(Json(embedded.await?))
 }
@@ -253,7 +264,7 @@ fn limit(path: &str, asked: Option<usize>, default: usize) -> Result<usize, ApiE
 fn filter(value: Option<&Value>, place: &str) -> Result<Option<Filter>, ApiError> {
     let path = format!("{place}filter");
     value
-        .map(|value| Filter::parse(value, &path))
+        .map(|value| Filter::parse(&value.to_string(), &path))
         .transpose()
         .map_err(|error| invalid(&error.path, error.message))
 }
@@ -286,6 +297,7 @@ fn refused(place: &str, error: &SearchError) -> ApiError {
         SearchError::Dimension { .. } => "vector",
         SearchError::NotFinite { field } => field,
         SearchError::Alpha(_) => "alpha",
+        SearchError::Cancelled(cancelled) => return (*cancelled).into(),
     };
     invalid(&format!("{place}{field}"), error)
 }

@@ -9,10 +9,11 @@ use vectorizer_api::data::{
 use vectorizer_api::error::{ApiError, ErrorCode};
 
 use super::batch::{Item, not_empty, settle};
-use super::{MAX_DEPTH, compute, find, is_shallow, payload_of, split};
+use super::{MAX_DEPTH, find, is_shallow, payload_of, split};
 use crate::http::Api;
 use crate::http::answer::{Refusal, Written, invalid};
 use crate::http::body::{Asked, At, Input};
+use crate::http::compute::compute;
 use crate::http::writes::carry_out;
 use crate::store::VectorRecord;
 use crate::writer::{self, WriteRequest};
@@ -35,7 +36,10 @@ pub(in crate::http) async fn list_vectors(
         ));
     }
     let collection = find(&api, &name)?;
-    let page = compute(&api, move |_| collection.list(limit, offset)).await?;
+    let page = compute(&api, move |_, cancel| {
+        collection.list(limit, offset, cancel)
+    })
+    .await?;
     Ok(Json(VectorPage {
         vectors: page.records.into_iter().map(shown).collect(),
         total: usize::try_from(page.total).unwrap_or(usize::MAX),

@@ -2,6 +2,7 @@ use serde_json::json;
 use vectorizer_api::data::{BULK_CONTENT_TYPE, BulkWriter};
 
 use super::*;
+use crate::store::Never;
 
 impl Node {
     async fn bulk(&self, collection: &str, body: Vec<u8>) -> Answer {
@@ -62,7 +63,15 @@ async fn a_bulk_body_replaces_what_has_the_same_id_and_leaves_the_same_bytes_as_
         let body = format!(r#"{{"vectors": {vectors}}}"#);
         plain.post("/collections/c/vectors", body).await.good();
     }
-    let vectors = |node: &Node| node.api.store.collection("c").unwrap().list(10, 0).records;
+    let vectors = |node: &Node| {
+        node.api
+            .store
+            .collection("c")
+            .unwrap()
+            .list(10, 0, &Never)
+            .unwrap()
+            .records
+    };
     assert_eq!(vectors(&bulk), vectors(&plain));
 }
 
@@ -75,7 +84,14 @@ async fn an_update_of_one_key_leaves_the_text_of_all_others() {
         )
     };
     let payload = || {
-        let all = node.api.store.collection("c").unwrap().list(10, 0).records;
+        let all = node
+            .api
+            .store
+            .collection("c")
+            .unwrap()
+            .list(10, 0, &Never)
+            .unwrap()
+            .records;
         String::from_utf8(all[0].payload.to_vec()).unwrap()
     };
     node.bulk("c", body(&[("a", [1.0, 2.0], &with(1))]))

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::store::test_log::Log;
-use crate::store::{Record, Store};
+use crate::store::{AtLook, Never, Record, Store};
 
 const TEXTS: [(&str, &str); 5] = [
     ("cats", "Cats sleep most of the day and hunt at night"),
@@ -19,7 +19,7 @@ fn written(incarnation: u64, id: &str, text: &str) -> Record {
     Record::Put {
         incarnation,
         id: id.to_owned(),
-        vector: HashEmbedder.embed(text, 64),
+        vector: HashEmbedder.embed(text, 64, &Never).unwrap(),
         payload: json!({ "content": text, "id": id }).to_string().into(),
     }
 }
@@ -36,8 +36,8 @@ fn library() -> (Log, Store) {
 
 fn request(text: &str, fusion: Fusion, alpha: f32) -> HybridRequest {
     HybridRequest {
-        vector: HashEmbedder.embed(text, 64),
-        terms: HashEmbedder.terms(text),
+        vector: HashEmbedder.embed(text, 64, &Never).unwrap(),
+        terms: HashEmbedder.terms(text, &Never).unwrap(),
         fusion,
         alpha,
         dense_k: 5,
@@ -52,7 +52,7 @@ fn ids(store: &Store, request: &HybridRequest) -> Vec<String> {
     let hits = store
         .collection("c")
         .unwrap()
-        .search_hybrid(request)
+        .search_hybrid(request, &Never)
         .unwrap();
     hits.into_iter().map(|h| h.id).collect()
 }
@@ -73,8 +73,10 @@ fn alpha_zero_is_the_sparse_ranking_and_one_the_dense() {
     let c = store.collection("c").unwrap();
     let mut request = request("rust", Fusion::Weighted, 0.0);
     // Dense and sparse ask for different things.
-    request.vector = HashEmbedder.embed("the moon and the earth", 64);
-    let sparse = c.search_hybrid(&request).unwrap();
+    request.vector = HashEmbedder
+        .embed("the moon and the earth", 64, &Never)
+        .unwrap();
+    let sparse = c.search_hybrid(&request, &Never).unwrap();
     assert_eq!(
         (sparse[0].id.as_str(), sparse[0].score),
         ("iron", 1.0),
@@ -93,7 +95,7 @@ fn reciprocal_ranks_add_up() {
     let hits = store
         .collection("c")
         .unwrap()
-        .search_hybrid(&request)
+        .search_hybrid(&request, &Never)
         .unwrap();
     assert_eq!(hits[0].id, "dogs");
     assert!((hits[0].score - 2.0 / 61.0).abs() < 1e-6);
@@ -126,7 +128,7 @@ fn terms_follow_updates_and_deletes() {
     store.apply_batch(&batch).unwrap();
     assert_eq!(only_sparse("sun"), ["stars"]);
     let terms = store.collection("c").unwrap();
-    assert_eq!(terms.terms.lock().texts, 5);
+    assert_eq!(terms.terms.read().texts, 5);
 }
 
 #[test]
@@ -135,7 +137,7 @@ fn filters_and_limits_hold_for_both_rankings() {
     let mut request = request("rust", Fusion::Rrf, 0.5);
     request.filter = Some(
         Filter::parse(
-            &json!({ "in": { "key": "id", "values": ["iron", "cats"] } }),
+            r#"{ "in": { "key": "id", "values": ["iron", "cats"] } }"#,
             "f",
         )
         .unwrap(),
@@ -151,11 +153,91 @@ fn bad_weights_are_refused() {
     let c = store.collection("c").unwrap();
     for alpha in [-0.1, 1.1, f32::NAN] {
         assert!(
-            c.search_hybrid(&request("x", Fusion::Alpha, alpha))
+            c.search_hybrid(&request("x", Fusion::Alpha, alpha), &Never)
                 .is_err()
         );
     }
     let mut bad = request("x", Fusion::Alpha, 0.5);
     bad.terms = vec![(1, f32::INFINITY)];
-    assert!(c.search_hybrid(&bad).is_err());
+    assert!(c.search_hybrid(&bad, &Never).is_err());
+}
+
+#[test]
+fn terms_that_were_read_stay_read_when_the_search_is_given_up_and_the_next_one_goes_on() {
+    let mut log = Log::new();
+    let incarnation = log.create("c", 1);
+    // Several blocks.
+    for from in (0..10_000).step_by(100) {
+        let texts = (from..from + 100).map(|n| Record::Put {
+            incarnation,
+            id: format!("t{n}"),
+            vector: vec![1.0],
+            payload: json!({ "content": format!("word{n} everywhere") })
+                .to_string()
+                .into(),
+        });
+        log.write(1, texts.collect());
+    }
+    let store = log.store();
+    let c = store.collection("c").unwrap();
+    let wanted = HybridRequest {
+        vector: vec![1.0],
+        terms: HashEmbedder.terms("word7", &Never).unwrap(),
+        dense_k: 0,
+        ..request("x", Fusion::Weighted, 0.0)
+    };
+    let looks = AtLook::new(2_000);
+    assert_eq!(
+        c.search_hybrid(&wanted, &looks),
+        Err(SearchError::Cancelled(Cancelled))
+    );
+    let read = c.terms.read().texts;
+    assert!(read > 0, "nothing of {read} is kept");
+    let looks = AtLook::new(1_000_000);
+    let hits = c.search_hybrid(&wanted, &looks).unwrap();
+    assert_eq!(hits[0].id, "t7");
+    let texts = 10_000 - u64::from(read);
+    let taken = 1_000_000 - looks.left() as u64;
+    assert!(taken < 3 * texts + 100, "{taken} looks at {texts} texts");
+    let looks = AtLook::new(1_000_000);
+    c.search_hybrid(&wanted, &looks).unwrap();
+    assert!(1_000_000 - looks.left() < 50, "all were read again");
+}
+
+#[test]
+fn hybrid_searches_at_once_read_every_text_and_agree() {
+    let mut log = Log::new();
+    let incarnation = log.create("c", 1);
+    for from in (0..20_000).step_by(100) {
+        let texts = (from..from + 100).map(|n| Record::Put {
+            incarnation,
+            id: format!("t{n}"),
+            vector: vec![1.0],
+            payload: json!({ "content": format!("word{}", n % 10) })
+                .to_string()
+                .into(),
+        });
+        log.write(1, texts.collect());
+    }
+    let store = log.store();
+    let c = store.collection("c").unwrap();
+    let wanted = HybridRequest {
+        vector: vec![1.0],
+        terms: HashEmbedder.terms("word3", &Never).unwrap(),
+        dense_k: 0,
+        sparse_k: 1_000,
+        final_k: 1_000,
+        ..request("x", Fusion::Weighted, 0.0)
+    };
+    let found: Vec<_> = std::thread::scope(|scope| {
+        let searches: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| c.search_hybrid(&wanted, &Never).unwrap()))
+            .collect();
+        searches.into_iter().map(|s| s.join().unwrap()).collect()
+    });
+    assert_eq!(found[0].len(), 1_000);
+    assert!(found.iter().all(|hits| *hits == found[0]));
+    let terms = c.terms.read();
+    let term = wanted.terms[0].0;
+    assert_eq!((terms.texts, terms.frequency[&term]), (20_000, 2_000));
 }

@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::store::test_log::Log;
-use crate::store::{CollectionConfig, Metric, Record, Store};
+use crate::store::{AtLook, CollectionConfig, Metric, Never, Record, Store};
 
 fn store(metric: Metric, vectors: &[(String, Vec<f32>)]) -> Store {
     let mut log = Log::new();
@@ -61,7 +61,7 @@ fn the_best_come_first_and_equal_scores_are_ordered_by_id() {
         let hits = store
             .collection("c")
             .unwrap()
-            .search(&request(&[1.0, 0.0], limit))
+            .search(&request(&[1.0, 0.0], limit), &Never)
             .unwrap();
         ids(&hits).join(" ")
     };
@@ -83,10 +83,19 @@ fn a_filter_is_asked_inside_the_search_so_that_it_still_fills_the_answer() {
         .collect();
     let store = store(Metric::DotProduct, &vectors);
     let mut request = request(&[1.0], 3);
-    request.filter =
-        Some(Filter::parse(&json!({ "range": { "key": "n", "gte": 50 } }), "filter").unwrap());
+    request.filter = Some(
+        Filter::parse(
+            &json!({ "range": { "key": "n", "gte": 50 } }).to_string(),
+            "filter",
+        )
+        .unwrap(),
+    );
     request.with_vectors = true;
-    let hits = store.collection("c").unwrap().search(&request).unwrap();
+    let hits = store
+        .collection("c")
+        .unwrap()
+        .search(&request, &Never)
+        .unwrap();
     assert_eq!(ids(&hits), ["v50", "v51", "v52"]);
     assert_eq!(hits[0].vector.as_deref(), Some(&[50.0][..]));
     assert_eq!(&hits[0].payload[..], br#"{"even":true,"n":50}"#);
@@ -97,7 +106,11 @@ fn a_threshold_keeps_what_reaches_it() {
     let store = store(Metric::DotProduct, &named(&[&[1.0], &[2.0], &[3.0]]));
     let mut request = request(&[1.0], 10);
     request.score_threshold = Some(2.0);
-    let hits = store.collection("c").unwrap().search(&request).unwrap();
+    let hits = store
+        .collection("c")
+        .unwrap()
+        .search(&request, &Never)
+        .unwrap();
     assert_eq!(ids(&hits), ["v2", "v1"]);
     assert!(hits[0].vector.is_none());
 }
@@ -106,15 +119,18 @@ fn a_threshold_keeps_what_reaches_it() {
 fn bad_queries_are_refused() {
     let store = store(Metric::Cosine, &named(&[&[1.0, 2.0]]));
     let c = store.collection("c").unwrap();
-    let refused = c.search(&request(&[1.0], 1)).unwrap_err().to_string();
+    let refused = c
+        .search(&request(&[1.0], 1), &Never)
+        .unwrap_err()
+        .to_string();
     assert_eq!(
         refused,
         "the vector has 1 numbers, the collection has dimension 2"
     );
-    assert!(c.search(&request(&[1.0, f32::NAN], 1)).is_err());
+    assert!(c.search(&request(&[1.0, f32::NAN], 1), &Never).is_err());
     let mut infinite = request(&[1.0, 2.0], 1);
     infinite.score_threshold = Some(f32::INFINITY);
-    assert!(c.search(&infinite).is_err());
+    assert!(c.search(&infinite, &Never).is_err());
 }
 
 proptest! {
@@ -136,9 +152,9 @@ proptest! {
         let query = vector(query);
         let mut request = request(&query, limit);
         if filtered {
-            request.filter = Some(Filter::parse(&json!({ "even": true }), "filter").unwrap());
+            request.filter = Some(Filter::parse(&json!({ "even": true }).to_string(), "filter").unwrap());
         }
-        let hits = store.collection("c").unwrap().search(&request).unwrap();
+        let hits = store.collection("c").unwrap().search(&request, &Never).unwrap();
         let scorer = Scorer::new(&query, metric);
         let mut all: Vec<(f32, &str)> = vectors
             .iter()
@@ -184,7 +200,11 @@ fn searches_beside_writes_never_show_a_vector_twice_or_torn() {
         for _ in 0..200 {
             let mut request = request(&[1.0; 64], 50);
             request.with_vectors = true;
-            let hits = store.collection("c").unwrap().search(&request).unwrap();
+            let hits = store
+                .collection("c")
+                .unwrap()
+                .search(&request, &Never)
+                .unwrap();
             let unique: HashSet<_> = hits.iter().map(|h| &h.id).collect();
             assert_eq!(unique.len(), hits.len());
             for hit in &hits {
@@ -195,4 +215,45 @@ fn searches_beside_writes_never_show_a_vector_twice_or_torn() {
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
+}
+
+#[test]
+fn a_search_that_nobody_waits_for_touches_no_further_block() {
+    let count = 5 * 4_096;
+    let mut log = Log::new();
+    let incarnation = log.create("c", 1);
+    for from in (0..count).step_by(1_024) {
+        let vectors = (from..from + 1_024).map(|n| Record::Put {
+            incarnation,
+            id: format!("v{n}"),
+            vector: vec![1.0],
+            payload: json!({ "n": n }).to_string().into(),
+        });
+        log.write(1, vectors.collect());
+    }
+    let store = log.store();
+    let c = store.collection("c").unwrap();
+    let blocks = std::cell::Cell::new(0);
+    let wanted = |filter| Wanted {
+        limit: count,
+        filter,
+        with_vectors: false,
+    };
+    let count_blocks = || blocks.set(blocks.get() + 1);
+    let score = |(): &(), _: &Content, _, _: &Slot| Score::Of(1.0);
+    let looks = AtLook::new(3);
+    let given_up = c.rank(&wanted(None), &looks, count_blocks, score, |_| Ok(None));
+    assert_eq!(given_up, Err(Cancelled));
+    assert_eq!(blocks.take(), 2);
+    // While payloads are read, too.
+    let filter = Filter::parse(r#"{"n": 3}"#, "filter").unwrap();
+    let looks = AtLook::new(100);
+    let given_up = c.rank(&wanted(Some(&filter)), &looks, count_blocks, score, |_| {
+        Ok(None)
+    });
+    assert_eq!(given_up, Err(Cancelled));
+    assert_eq!(blocks.take(), 1);
+    let all = c.rank(&wanted(None), &Never, count_blocks, score, |_| Ok(None));
+    assert_eq!((all.unwrap().len(), blocks.take()), (count, 5));
+    assert!(c.list(10, 0, &AtLook::new(4)).is_err());
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::store::test_log::{Log, put};
-use crate::store::{CollectionConfig, Metric, Record};
+use crate::store::{CollectionConfig, Metric, Never, Record};
 
 /// What may happen while a scan goes on.
 #[derive(Clone, Debug)]
@@ -51,7 +51,12 @@ fn record(store: &Store, op: &Op) -> Option<Record> {
 fn content(store: &Store) -> Vec<String> {
     let mut out = Vec::new();
     for info in store.collections() {
-        let records = store.collection(&info.name).unwrap().list(1_000, 0).records;
+        let records = store
+            .collection(&info.name)
+            .unwrap()
+            .list(1_000, 0, &Never)
+            .unwrap()
+            .records;
         out.push(format!("{info:?} {records:?}"));
     }
     out
