@@ -77,6 +77,11 @@ pub(super) fn refuse(error: &ApiError) -> Response {
     let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = (status, Json(error)).into_response();
     answer.extensions_mut().insert(code);
+    if let ErrorCode::NotMaster | ErrorCode::Fenced | ErrorCode::Unavailable = code {
+        // Behind a Service, the client's next connection leads to whoever can answer; this one would lead here for ever.
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(header::CONNECTION, close);
+    }
     match code {
         ErrorCode::TooManyRequests
         | ErrorCode::Fenced

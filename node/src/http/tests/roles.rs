@@ -45,6 +45,8 @@ async fn a_replica_refuses_every_write_and_names_the_master() {
         assert_eq!(details["master"], "10.0.0.1:7001");
         assert_eq!(details["master_url"], "http://10.0.0.1:15002");
         assert_eq!(answer.header(vectorizer_api::ROLE_HEADER), "replica");
+        // Through a Service, the next connection finds the master.
+        assert_eq!(answer.header("connection"), "close");
         refused += 1;
     }
     assert_eq!(refused, 12);
@@ -57,6 +59,7 @@ async fn a_node_without_data_answers_no_reads_and_is_not_ready() {
             let answer = node.get(path).await;
             assert_eq!(answer.code(), ErrorCode::Unavailable);
             assert_eq!(answer.header("retry-after"), "1");
+            assert_eq!(answer.header("connection"), "close");
         }
         assert_eq!(node.get("/readyz").await.code(), ErrorCode::Unavailable);
         node.get("/livez").await.good();
