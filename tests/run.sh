@@ -73,6 +73,13 @@ for file in node/tests/*.rs operator/tests/*.rs tests/tests/*.rs; do
 done
 tests unit cargo test "${CARGO_FLAGS[@]}" --no-fail-fast --lib --bins "${integration[@]}"
 
+step "Python client (about 2 minutes)"
+check "client lints" tests/client.sh lint
+VECTORIZER_NODE=$PWD/$RELEASE/vectorizer-node
+[ "${RELEASE#/}" = "$RELEASE" ] || VECTORIZER_NODE=$RELEASE/vectorizer-node
+export VECTORIZER_NODE
+tests client tests/client.sh test
+
 step "Images"
 . tests/kind/env.sh
 check "images" tests/images.sh --built || finish

@@ -13,13 +13,14 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Every `path/file.rs::test` in the table.
+/// Every `path/file.rs::test` and `path/file.py::test` in the table.
 fn named_tests() -> BTreeSet<(String, String)> {
     let table = file("docs/spec.md");
     let quoted = table.split('`').skip(1).step_by(2);
-    let named = quoted.filter_map(|text| text.split_once(".rs::"));
+    let named = quoted.filter_map(|text| text.split_once("::"));
     named
-        .map(|(path, test)| (format!("{path}.rs"), test.to_owned()))
+        .filter(|(path, _)| path.ends_with(".rs") || path.ends_with(".py"))
+        .map(|(path, test)| (path.to_owned(), test.to_owned()))
         .collect()
 }
 
@@ -70,7 +71,8 @@ fn every_test_named_in_the_table_of_the_specification_exists() {
         .iter()
         .filter(|(path, test)| {
             let source = std::fs::read_to_string(root().join(path)).unwrap_or_default();
-            !source.contains(&format!("fn {test}("))
+            let begins = if path.ends_with(".py") { "def" } else { "fn" };
+            !source.contains(&format!("{begins} {test}("))
         })
         .map(|(path, test)| format!("{path}::{test}"))
         .collect();
@@ -82,7 +84,7 @@ fn every_row_of_the_table_of_the_specification_names_a_test() {
     let table = file("docs/spec.md");
     let rows = table.lines().filter(|line| line.starts_with("| "));
     let bare: Vec<&str> = rows
-        .filter(|row| !row.starts_with("| Specification") && !row.contains(".rs::"))
+        .filter(|row| !row.starts_with("| Specification") && !row.contains("::"))
         .collect();
     assert!(bare.is_empty(), "rows without a test:\n{}", bare.join("\n"));
 }
