@@ -28,9 +28,9 @@ use serde::{Deserialize, Serialize};
 pub use amount::Amount;
 pub use rules::{RULES, Rule, definition, yaml};
 pub use status::{
-    ClusterStatus, Initialization, LastPromotion, MasterPosition, MasterStatus, NodeRole,
-    NodeStatus, NodeSync, Phase, PromotionReason, PromotionResult, RecordedConcern, StatusMemory,
-    TargetStatus, TargetStep,
+    ClusterStatus, ImageSource, Initialization, LastPromotion, MasterPosition, MasterStatus,
+    NodeRole, NodeStatus, NodeSync, Phase, PromotionReason, PromotionResult, RecordedConcern,
+    StatusMemory, TargetStatus, TargetStep,
 };
 
 /// A Vectorizer master with read replicas.
@@ -113,10 +113,11 @@ pub struct VectorizerClusterSpec {
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 0, max = 99))]
     pub replicas: u32,
-    /// Image of the node. Without it, the one that the operator was installed with when the cluster was first seen; it
-    /// is kept then, so that an upgrade of the operator by itself restarts nothing.
+    /// Image of the node. Without it, the one that nodes run already goes on, and a new cluster gets the one that the
+    /// operator was installed with: neither an upgrade of the operator nor a field that goes away restarts anything. An
+    /// empty text asks for the operator's own, also after each upgrade of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(length(max = 512))]
     pub image: Option<String>,
     /// When the image is pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -176,7 +177,8 @@ pub struct VectorizerClusterSpec {
     /// Which replicas take part in reads.
     #[serde(default)]
     pub reads: Reads,
-    /// Makes a replica the master. Carried out once per requestID; the operator never changes it.
+    /// Makes a replica the master. Carried out once per requestID; the operator never changes it. The next request
+    /// replaces the whole of this: a merge patch would keep the target and the mode of the one before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promote: Option<Promote>,
     /// Stops the operator from changing anything of this cluster. Nodes go on by themselves, and so does the status.

@@ -72,6 +72,7 @@ pub mod reason {
     pub const CLAIMS_GROWING: &str = "ClaimsGrowing";
     pub const COMMAND_REFUSED: &str = "CommandRefused";
     pub const FOREIGN_DATA: &str = "ForeignData";
+    pub const IMAGE_KEPT: &str = "ImageKept";
     pub const INITIALIZED: &str = "Initialized";
     pub const INVALID_SPEC: &str = "InvalidSpec";
     pub const LEASE_ALIVE: &str = "LeaseAlive";

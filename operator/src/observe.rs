@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
 use k8s_openapi::jiff::Timestamp;
@@ -329,9 +329,17 @@ fn set_seen(from: &Sources<'_>, cluster: &Cluster, set: Set) -> Option<SetSeen> 
             .and_then(|r| u32::try_from(r).ok())
             .unwrap_or(1),
         revision: current.and_then(|s| s.update_revision.clone()),
+        image: node_image(spec),
         claim_size: size.unwrap_or_else(|| cluster.spec.storage.size.clone()),
         deleting: found.metadata.deletion_timestamp.is_some(),
     })
+}
+
+/// The image of the node's container in a StatefulSet's template.
+fn node_image(of: &StatefulSetSpec) -> Option<String> {
+    let pod = of.template.spec.as_ref()?;
+    let node = pod.containers.iter().find(|c| c.name == names::CONTAINER)?;
+    node.image.clone()
 }
 
 fn claims(from: &Sources<'_>, cluster: &Cluster) -> BTreeMap<String, ClaimSeen> {

@@ -8,7 +8,7 @@
 //! `primary` finds out who is master and starts changes of it, `start` handles the first start and the recovery of data
 //! found, `switchover` and `failover` carry changes on, `grant` ends them, `loss` counts what a failover gives up,
 //! `members` keeps labels and followers right, `concern` the write concern, `rollout` everything about objects, volumes
-//! and pods, `secrets` the credentials, `status` puts it into words.
+//! and pods, `secrets` the credentials, `status` puts it into words, `typed` says what a person can type.
 
 mod concern;
 mod failover;
@@ -21,6 +21,7 @@ mod secrets;
 mod start;
 pub mod status;
 mod switchover;
+mod typed;
 
 use std::time::Duration;
 
@@ -33,8 +34,8 @@ use vectorizer_api::lease::Grant;
 use vectorizer_api::position::Position;
 
 use crate::crd::{
-    ClusterStatus, Initialization, LastPromotion, MasterStatus, RecordedConcern, StatusMemory,
-    TargetStatus,
+    ClusterStatus, ImageSource, Initialization, LastPromotion, MasterStatus, RecordedConcern,
+    StatusMemory, TargetStatus,
 };
 use crate::names::reason;
 use crate::render::Object;
@@ -79,6 +80,7 @@ impl Plan {
 #[expect(missing_docs, reason = "documented in `ClusterStatus`")]
 pub struct Memory {
     pub image: Option<String>,
+    pub image_from: Option<ImageSource>,
     pub cluster: Option<Uuid>,
     pub initialization: Option<Initialization>,
     pub master: Option<MasterStatus>,
@@ -93,6 +95,7 @@ impl Memory {
     pub fn of(status: &ClusterStatus) -> Self {
         Memory {
             image: status.image.clone(),
+            image_from: status.image_from,
             cluster: status.cluster,
             initialization: status.memory.initialization,
             master: status.master.clone(),
@@ -107,6 +110,7 @@ impl Memory {
     pub fn write_to(&self, status: &mut ClusterStatus) {
         let Memory {
             image,
+            image_from,
             cluster,
             initialization,
             master,
@@ -116,6 +120,7 @@ impl Memory {
             write_concern,
         } = self.clone();
         status.image = image;
+        status.image_from = image_from;
         status.cluster = cluster;
         status.memory = StatusMemory {
             initialization,
@@ -311,11 +316,11 @@ pub fn plan(world: &World) -> Plan {
     let mut draft = Draft::new(world);
     concern::remember(&mut draft);
     loss::remember(&mut draft);
-    if draft.memory.image.is_none() && world.cluster.spec.image.is_none() {
-        draft.memory.image = Some(world.default_image.clone());
-    }
     let paused = world.cluster.spec.paused;
     let doubt = world.cluster.doubt.as_ref();
+    if !paused && doubt.is_none() {
+        rollout::choose_image(&mut draft);
+    }
     if let Some(doubt) = doubt {
         draft.wait(Severity::Blocked, reason::INVALID_SPEC, doubt.to_string());
     }

@@ -333,6 +333,8 @@ pub struct SetSeen {
     pub replicas: u32,
     /// The template that pods should have; `None` until its controller has seen the latest change.
     pub revision: Option<String>,
+    /// The node's image in its template.
+    pub image: Option<String>,
     /// Size of the volumes that it makes.
     pub claim_size: Amount,
     /// Whether it is being deleted.

@@ -150,12 +150,9 @@ async fn promote(scope: &Scope, cluster: &Cluster) -> Result<()> {
     checker.acknowledged(500, seconds(60)).await?;
     checker.phase("promotion").await?;
     let request = format!("demo-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
-    let patch = serde_json::json!({
-        "spec": { "promote": { "requestID": request, "target": target, "mode": "Switchover" } },
-    });
-    say(&format!(
-        "kubectl patch vc {NAME} --type=merge -p '{patch}'"
-    ));
+    let asked = serde_json::json!({ "requestID": request, "target": target });
+    let patch = serde_json::json!([{ "op": "add", "path": "/spec/promote", "value": asked }]);
+    say(&format!("kubectl patch vc {NAME} --type=json -p '{patch}'"));
     let patch = patch.to_string();
     let ask = [
         "patch",
@@ -163,7 +160,7 @@ async fn promote(scope: &Scope, cluster: &Cluster) -> Result<()> {
         NAME,
         "-n",
         namespace,
-        "--type=merge",
+        "--type=json",
         "-p",
         &patch,
     ];

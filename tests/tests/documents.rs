@@ -4,6 +4,9 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use vectorizer_e2e::typed::promotions;
+use vectorizer_operator::crd::Promote;
+
 fn file(path: &str) -> String {
     let path = root().join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|why| panic!("{}: {why}", path.display()))
@@ -97,6 +100,50 @@ fn the_chart_carries_the_generated_definition() {
         file(&format!("crds/{name}")) == chart,
         "the chart's copy of crds/{name} is stale: `make crds`"
     );
+}
+
+/// Where people are told how to ask for a promotion.
+const PROMOTIONS_IN: [&str; 3] = [
+    "README.md",
+    "docs/operations.md",
+    "charts/vectorizer-operator/templates/NOTES.txt",
+];
+
+#[test]
+fn every_documented_promotion_works_whatever_was_asked_for_before() {
+    // Only the whole request in one piece: of a merge patch, target and mode of the former one would be left.
+    for document in PROMOTIONS_IN {
+        let commands = promotions(&file(document)).unwrap();
+        assert!(!commands.is_empty(), "{document} says no command");
+        for command in commands {
+            let asked = command.replaces_with();
+            let asked = asked.unwrap_or_else(|| panic!("{document}: {}", command.line));
+            let typed: Promote = serde_json::from_value(asked.clone()).unwrap();
+            let known = serde_json::to_value(&typed).unwrap();
+            for field in asked.as_object().unwrap().keys() {
+                assert!(
+                    known.get(field).is_some(),
+                    "{document}: {field} is no field"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn no_other_document_says_how_to_ask_for_a_promotion() {
+    let mut all = Vec::new();
+    documents(&root(), &mut all);
+    let known = PROMOTIONS_IN.map(|path| root().join(path));
+    for document in all.iter().filter(|path| !known.contains(path)) {
+        let text = std::fs::read_to_string(document).unwrap();
+        let commands = promotions(&text).unwrap();
+        assert!(
+            commands.is_empty(),
+            "{} is tested by nobody",
+            document.display()
+        );
+    }
 }
 
 #[test]

@@ -41,9 +41,12 @@ pub struct ClusterStatus {
     /// How far the slowest replica is behind, such as `12ms`; `unknown` while no master says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<String>,
-    /// The image that nodes run when the spec names none.
+    /// The image that nodes are to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// Why that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_from: Option<ImageSource>,
     /// Identity of the cluster, which every node knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Uuid>,
@@ -118,6 +121,18 @@ impl Phase {
             Phase::Blocked => "Blocked",
         }
     }
+}
+
+/// Why nodes run the image that they run.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+pub enum ImageSource {
+    /// `spec.image` names it.
+    Spec,
+    /// `spec.image` is empty: it is the operator's own, also after an upgrade of the operator.
+    Operator,
+    /// The spec names none. It is what `spec.image` named last, or else what the operator had when it first saw the
+    /// cluster.
+    Kept,
 }
 
 /// How far the first start of a cluster is.

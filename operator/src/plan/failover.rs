@@ -13,8 +13,8 @@ use super::concern::{has_secured, may_lead, quorum};
 use super::grant::{granted, succeed};
 use super::loss::lost_with;
 use super::primary::{give_up, holder_of, still_asked_for};
-use super::{At, Draft, Expect, Severity, Step, seconds_since};
-use crate::crd::{PromotionReason, PromotionResult, TargetStatus, TargetStep};
+use super::{At, Draft, Expect, Severity, Step, seconds_since, typed};
+use crate::crd::{PromoteMode, PromotionReason, PromotionResult, TargetStatus, TargetStep};
 use crate::names::reason;
 use crate::world::{LeaseSeen, Member, World};
 
@@ -50,8 +50,11 @@ fn begin(draft: &mut Draft<'_>, mut target: TargetStatus) {
         .as_ref()
         .and_then(|m| world.node(m.node_id));
     if requested && master.is_some_and(|m| m.is_master() && m.state().is_some_and(|s| s.writable)) {
-        let text =
-            "the master is alive and accepts writes: ask for mode Switchover, which loses nothing";
+        let wanted = target.wanted.as_deref();
+        let text = format!(
+            "the master is alive and accepts writes; what loses nothing is {}",
+            typed::command(draft, PromoteMode::Switchover, wanted)
+        );
         return give_up(draft, target, PromotionResult::Refused, text);
     }
     let holder = world.lease.grant().and_then(|g| g.holder.as_ref());
@@ -119,7 +122,8 @@ fn check(draft: &Draft<'_>, target: &TargetStatus, concern: &Concern) -> Result<
     if let Some(wanted) = &target.wanted {
         let Some((member, position)) = candidates.clone().find(|(m, _)| m.pod == *wanted) else {
             return Err(Check::NotYet(format!(
-                "{wanted} does not answer, or holds no data"
+                "{wanted} does not answer, or holds no data; the most advanced takes over by {}",
+                typed::command(draft, PromoteMode::Failover, None)
             )));
         };
         if member.pod != next.pod {
@@ -128,8 +132,9 @@ fn check(draft: &Draft<'_>, target: &TargetStatus, concern: &Concern) -> Result<
                 format!(", its data found not to be its master's ({found})")
             });
             return Err(Check::Refused(format!(
-                "{wanted} is at {position}{found}, {} at {end}: name {}, or none",
-                next.pod, next.pod
+                "{wanted} is at {position}{found}, {} at {end}; that one takes over by {}",
+                next.pod,
+                typed::command(draft, PromoteMode::Failover, None)
             )));
         }
     }

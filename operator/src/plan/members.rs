@@ -6,8 +6,8 @@ use vectorizer_api::lease::Holder;
 use vectorizer_api::replication::{ReplicaStatus, Role};
 
 use super::primary::{conclude, master_status};
-use super::{Draft, Severity, Step};
-use crate::crd::{PromotionResult, TargetStatus};
+use super::{Draft, Severity, Step, typed};
+use crate::crd::{PromoteMode, PromotionResult, TargetStatus};
 use crate::names::reason;
 use crate::world::{Member, World};
 
@@ -218,8 +218,9 @@ fn describe_missing_master(draft: &mut Draft<'_>) {
             Severity::Blocked,
             reason::MASTER_LOST_DATA,
             format!(
-                "{} came back with another volume: what it held is on the replicas at best; ask for a promotion with mode Failover",
-                master.pod
+                "{} came back with another volume: what it held is on the replicas at best; one of them takes over by {}",
+                master.pod,
+                typed::command(draft, PromoteMode::Failover, None)
             ),
         ),
         Some(state) => {
@@ -235,8 +236,9 @@ fn describe_missing_master(draft: &mut Draft<'_>) {
             Severity::Trouble,
             reason::MASTER_UNREACHABLE,
             format!(
-                "{} does not answer; when it does not come back, ask for a promotion with mode Failover",
-                master.pod
+                "{} does not answer; if it does not come back, a replica takes over by {}",
+                master.pod,
+                typed::command(draft, PromoteMode::Failover, None)
             ),
         ),
     };

@@ -2,7 +2,7 @@
 
 use vectorizer_api::lease::{EXPIRE_MS, Grant, Holder};
 
-use super::{Draft, Expect, Severity, Step, failover, loss, start, switchover};
+use super::{Draft, Expect, Severity, Step, failover, loss, start, switchover, typed};
 use crate::crd::{
     LastPromotion, MasterStatus, Promote, PromoteMode, PromotionReason, PromotionResult,
     TargetStatus, TargetStep,
@@ -232,19 +232,37 @@ fn deal_with_request(draft: &mut Draft<'_>) -> bool {
         give_up(draft, target, PromotionResult::Refused, why);
         return true;
     }
+    if let Some(gone) = names_the_lost_master(draft, &target) {
+        let text = format!(
+            "{gone} is the master that is to be replaced, and has nothing to take over with; the most advanced takes over by {}",
+            typed::command(draft, PromoteMode::Failover, None)
+        );
+        give_up(draft, target, PromotionResult::Refused, text);
+        return true;
+    }
     if target.wanted.is_some()
         && target.wanted.as_ref() == draft.memory.master.as_ref().map(|m| &m.pod)
         && draft.confirmed_master().is_some()
     {
         let text = format!(
-            "{} is the master already",
-            target.wanted.clone().unwrap_or_default()
+            "{} is the master already; if another one was meant, the most advanced takes over by {}",
+            target.wanted.as_deref().unwrap_or_default(),
+            typed::command(draft, PromoteMode::Switchover, None)
         );
         give_up(draft, target, PromotionResult::Succeeded, text);
         return true;
     }
     reserve(draft, target);
     true
+}
+
+/// The master's pod, when a failover is to go to the very node that it is to do without.
+fn names_the_lost_master<'t>(draft: &Draft<'_>, target: &'t TargetStatus) -> Option<&'t String> {
+    let wanted = target.wanted.as_ref()?;
+    let master = draft.memory.master.as_ref()?;
+    let usable = |m: &Member| m.state().is_some_and(|s| s.has_data);
+    let lost = !draft.world.member(wanted).is_some_and(usable);
+    (target.mode == PromoteMode::Failover && *wanted == master.pod && lost).then_some(wanted)
 }
 
 /// Writes a change of the master down before anything is done about it.

@@ -5,19 +5,46 @@ use vectorizer_api::replication::ReplicaStatus;
 
 use super::primary::{own_reservation, reserve};
 use super::{Draft, Severity, Step, concern};
-use crate::crd::{Amount, PromoteMode, PromotionReason};
+use crate::crd::{Amount, ImageSource, PromoteMode, PromotionReason};
 use crate::names::{self, reason};
 use crate::render::{self, Object, Wanted};
 use crate::world::{Kind, Member, ObjectRef, Set, World};
+
+/// Which image nodes are to run, and why. What they run already stays when the spec names none any more: an older one
+/// would be started over data that a newer one has written.
+pub(super) fn choose_image(draft: &mut Draft<'_>) {
+    let world = draft.world;
+    let (image, from) = match world.cluster.spec.image.as_deref() {
+        Some("") => (world.default_image.clone(), ImageSource::Operator),
+        Some(named) => (named.to_owned(), ImageSource::Spec),
+        None => {
+            // Where the status was lost, the templates know.
+            let templates = world.sets.iter().flatten();
+            let runs = templates.filter_map(|set| set.image.clone()).next();
+            let kept = draft.memory.image.clone().or(runs);
+            let kept = kept.unwrap_or_else(|| world.default_image.clone());
+            (kept, ImageSource::Kept)
+        }
+    };
+    if from == ImageSource::Kept && draft.memory.image_from == Some(ImageSource::Spec) {
+        let text = format!(
+            "spec.image names none any more: nodes go on with {image}; an empty text asks for the operator's own, {}",
+            world.default_image
+        );
+        draft.tell(false, reason::IMAGE_KEPT, text);
+    }
+    draft.memory.image = Some(image);
+    draft.memory.image_from = Some(from);
+}
 
 /// Objects to apply and to prune. What is as this process left it is not applied again.
 pub(super) fn objects(draft: &mut Draft<'_>) -> (Vec<Object>, Vec<ObjectRef>) {
     let world = draft.world;
     let cluster = &world.cluster;
-    let image = cluster.spec.image.as_ref().or(draft.memory.image.as_ref());
+    let image = draft.memory.image.as_ref().unwrap_or(&world.default_image);
     let wanted = Wanted {
         cluster,
-        image: image.map_or(world.default_image.as_str(), String::as_str),
+        image,
         replicas: replica_pods(draft),
         claim_sizes: [Set::Master, Set::Replica].map(|set| claim_size(draft, set)),
     };

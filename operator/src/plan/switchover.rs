@@ -10,7 +10,7 @@ use vectorizer_api::replication::{ReplicaStatus, Role};
 
 use super::concern::may_lead;
 use super::primary::{give_up, holder_of, still_asked_for};
-use super::{At, Draft, Expect, Severity, Step, failover, grant, members, seconds_since};
+use super::{At, Draft, Expect, Severity, Step, failover, grant, members, seconds_since, typed};
 use crate::crd::{
     MasterStatus, Promote, PromoteMode, PromotionReason, PromotionResult, TargetStatus, TargetStep,
 };
@@ -110,8 +110,9 @@ fn resume(draft: &mut Draft<'_>, target: TargetStatus, master: &MasterStatus, gr
     }
     let Some(old) = world.node(master.node_id) else {
         let text = format!(
-            "{} does not answer in the middle of a handover: waiting for it, or for a request with mode Failover",
-            master.pod
+            "{} does not answer in the middle of a handover; if it does not come back, a replica takes over by {}",
+            master.pod,
+            typed::command(draft, PromoteMode::Failover, None)
         );
         return draft.wait(Severity::Blocked, reason::MASTER_UNREACHABLE, text);
     };
@@ -278,8 +279,9 @@ fn ready<'w>(
         .filter(|m| m.state().is_some_and(writing));
     let old = old.ok_or_else(|| {
         format!(
-            "the master {} does not accept writes: a switchover needs it, a Failover does not",
-            master.pod
+            "the master {} does not accept writes, and a switchover needs it; without it a replica takes over by {}",
+            master.pod,
+            typed::command(draft, PromoteMode::Failover, None)
         )
     })?;
     let new = match target.pod.as_ref().or(target.wanted.as_ref()) {

@@ -10,6 +10,7 @@ mod concern;
 mod loss;
 mod model;
 mod promotion;
+mod requests;
 mod rollout;
 mod secrets;
 mod start;

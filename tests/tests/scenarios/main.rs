@@ -8,3 +8,4 @@ mod recovery;
 mod refusals;
 mod scale;
 mod silence;
+mod typed;

@@ -179,6 +179,29 @@ impl Model {
         self.cluster.generation += 1;
     }
 
+    /// What the API server does with the command that a message says to type.
+    pub(crate) fn type_command(&mut self, message: &str) {
+        let (_, command) = message
+            .split_once("kubectl patch vc demo -n default --type=json -p '")
+            .unwrap_or_else(|| panic!("nothing to type: {message}"));
+        let patch = command.split('\'').next().unwrap();
+        let [operation]: [serde_json::Value; 1] = serde_json::from_str(patch).unwrap();
+        assert_eq!(operation["op"], "add");
+        assert_eq!(operation["path"], "/spec/promote");
+        let asked: Promote = serde_json::from_value(operation["value"].clone()).unwrap();
+        let before = self.cluster.spec.promote.as_ref();
+        assert_ne!(before.map(|p| &p.request_id), Some(&asked.request_id));
+        self.cluster.promote_target = asked.target.as_ref().and_then(|t| parse_pod("demo", t));
+        self.cluster.spec.promote = Some(asked);
+        self.cluster.generation += 1;
+    }
+
+    /// The message of a condition.
+    pub(crate) fn message(&self, of: &str) -> String {
+        let found = self.status.conditions.iter().find(|c| c.type_ == of);
+        found.map(|c| c.message.clone()).unwrap_or_default()
+    }
+
     /// Everything that must be true of a cluster that has come to rest with somebody writing.
     pub(crate) fn assert_sound(&mut self) {
         let master = self.master().expect("somebody writes");

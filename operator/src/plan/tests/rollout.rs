@@ -1,7 +1,8 @@
 //! Scaling, new templates, larger volumes, drains.
 
 use super::model::Model;
-use crate::crd::{Amount, PromoteMode, PromotionReason};
+use crate::crd::{Amount, ImageSource, PromoteMode, PromotionReason};
+use crate::names::reason;
 use crate::plan::Step;
 use crate::world::{ClaimSeen, Set};
 
@@ -128,6 +129,76 @@ fn an_operator_with_another_default_image_restarts_nothing() {
     assert!(crate::plan::plan(&world).changes_nothing());
     assert_eq!(model.status.image.as_deref(), Some("node:test"));
     model.assert_sound();
+}
+
+#[test]
+fn an_image_that_is_no_longer_named_goes_on_running() {
+    let mut model = Model::healthy(3);
+    model.cluster.spec.image = Some("node:2".into());
+    model.settle();
+    let runs = |model: &Model| (model.status.image.clone(), model.status.image_from);
+    assert_eq!(
+        runs(&model),
+        (Some("node:2".into()), Some(ImageSource::Spec))
+    );
+    let pods: Vec<_> = model.nodes.values().map(|n| n.pod.uid.clone()).collect();
+    model.told.clear();
+    model.cluster.spec.image = None;
+    let plan = model.pass();
+    assert!(plan.objects.is_empty());
+    assert_eq!(model.told, [reason::IMAGE_KEPT]);
+    model.settle();
+    model.assert_sound();
+    assert_eq!(
+        runs(&model),
+        (Some("node:2".into()), Some(ImageSource::Kept))
+    );
+    let after: Vec<_> = model.nodes.values().map(|n| n.pod.uid.clone()).collect();
+    assert_eq!(after, pods);
+    assert_eq!(model.told, [reason::IMAGE_KEPT], "said once");
+}
+
+#[test]
+fn an_empty_image_asks_for_the_operators_own_whichever_it_is() {
+    let mut model = Model::healthy(3);
+    model.cluster.spec.image = Some("node:2".into());
+    model.settle();
+    model.cluster.spec.image = Some(String::new());
+    model.settle();
+    assert_eq!(model.status.image.as_deref(), Some("node:test"));
+    assert_eq!(model.status.image_from, Some(ImageSource::Operator));
+    let mut world = model.world();
+    world.default_image = "node:newer".into();
+    let plan = crate::plan::plan(&world);
+    assert_eq!(plan.status.image.as_deref(), Some("node:newer"));
+    assert!(!plan.objects.is_empty());
+}
+
+#[test]
+fn a_cluster_whose_status_was_lost_keeps_the_image_that_it_runs() {
+    let mut model = Model::healthy(3);
+    model.cluster.spec.image = Some("node:2".into());
+    model.settle();
+    model.cluster.spec.image = None;
+    model.status = crate::crd::ClusterStatus::default();
+    assert!(model.plan().objects.is_empty());
+    model.settle();
+    model.assert_sound();
+    assert_eq!(model.status.image.as_deref(), Some("node:2"));
+}
+
+#[test]
+fn an_image_that_was_named_and_taken_back_while_paused_was_never_wanted() {
+    let mut model = Model::healthy(3);
+    model.cluster.spec.paused = true;
+    model.cluster.spec.image = Some("node:2".into());
+    model.pass();
+    model.cluster.spec.image = None;
+    model.pass();
+    model.cluster.spec.paused = false;
+    assert!(model.plan().objects.is_empty());
+    model.settle();
+    assert_eq!(model.status.image.as_deref(), Some("node:test"));
 }
 
 #[test]

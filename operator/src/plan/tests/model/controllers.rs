@@ -35,6 +35,9 @@ impl Model {
             uid: name.to_owned(),
             replicas,
             revision: revision.clone(),
+            image: body["spec"]["template"]["spec"]["containers"][0]["image"]
+                .as_str()
+                .map(str::to_owned),
             claim_size: Amount::from(size),
             deleting: false,
         });
