@@ -20,7 +20,7 @@ use vectorizer_api::position::Position;
 use crate::crd::{ClusterStatus, TargetStep, VectorizerCluster};
 use crate::observe::Credentials;
 use crate::plan::{At, Memory, Note, Peer, Plan, Step, status};
-use crate::world::{ObjectRef, Stamp, World};
+use crate::world::{Labels, ObjectRef, Stamp, World};
 
 pub use cluster::{Events, write_status};
 pub use objects::ApplyError;
@@ -60,6 +60,8 @@ pub struct Done {
     pub applied: Vec<(ObjectRef, (String, Stamp))>,
     /// Objects that are gone.
     pub pruned: Vec<ObjectRef>,
+    /// Uids of pods that were labelled, and the labels that they have now.
+    pub labelled: Vec<(String, Labels)>,
     /// Whether Secrets were written: what was known of them is old.
     pub secrets_written: bool,
     /// Whether the namespace is being deleted: nothing was done then.
@@ -124,6 +126,7 @@ pub async fn act(
         troubles: Vec::new(),
         applied: Vec::new(),
         pruned: Vec::new(),
+        labelled: Vec::new(),
         secrets_written: false,
         namespace_going: false,
     };
@@ -270,7 +273,8 @@ async fn carry_out(
         } => {
             let outcome =
                 cluster::label(to.client, &world.cluster, pod, uid, *role, *read_eligible).await;
-            done.forgive(outcome)
+            let labelled = outcome.map(|labels| done.labelled.push((uid.clone(), labels)));
+            done.forgive(labelled)
         }
         Step::GrowClaim { claim, size } => {
             cluster::grow_claim(to.client, &world.cluster, claim, size).await

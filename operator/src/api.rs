@@ -1,17 +1,35 @@
 //! The API server, with a bound on how long an answer may take.
 //!
 //! A connection whose other end has vanished would otherwise hold a pass, and with it its cluster, until the kernel
-//! gives up minutes later.
+//! gives up minutes later. A watch may be silent for as long as nothing happens; so it is begun again every
+//! [`WATCH_SECS`], and a connection on which nothing came for [`SILENT`] is given up.
 
 use std::time::Duration;
 
 use axum::http::{Request, Response};
 use http_body_util::BodyExt;
-use kube::Client;
 use kube::client::Body;
+use kube::{Client, Config};
 
 /// How long a request may take, its answer included. Of a watch only until it begins: it ends by itself.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long one watch lasts, in seconds, until the API server ends it.
+pub const WATCH_SECS: u32 = 30;
+/// How long nothing may come on a connection that an answer is awaited on.
+pub const SILENT: Duration = Duration::from_secs(40);
+
+/// The client that everything goes through.
+pub fn connect(config: Config) -> Result<Client, kube::Error> {
+    let client = Client::try_from(heard(config, SILENT))?;
+    Ok(bounded(client, ANSWER_WITHIN))
+}
+
+/// The same configuration, with a bound on how long nothing may come.
+fn heard(mut config: Config, silent: Duration) -> Config {
+    config.read_timeout = Some(silent);
+    config
+}
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -43,4 +61,53 @@ async fn answer(client: Client, request: Request<Body>) -> Result<Response<Body>
     let (head, body) = answer.into_parts();
     let whole = body.collect().await?.to_bytes();
     Ok(Response::from_parts(head, Body::from(whole)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use futures::StreamExt;
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::Api;
+    use kube::api::WatchParams;
+
+    use super::*;
+
+    /// An API server that begins to answer each request and then says nothing more, its connections open.
+    fn falls_silent() -> std::net::SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut open = Vec::new();
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
+                    head.push(byte[0]);
+                }
+                let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+                stream.write_all(answer.as_bytes()).unwrap();
+                open.push(stream);
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_watch_whose_connection_is_dead_ends() {
+        let url = format!("http://{}", falls_silent()).parse().unwrap();
+        let silent = Duration::from_millis(300);
+        let client = Client::try_from(heard(Config::new(url), silent)).unwrap();
+        let api: Api<Pod> = Api::default_namespaced(bounded(client, ANSWER_WITHIN));
+        let watch = api.watch(&WatchParams::default(), "1").await.unwrap();
+        let next = tokio::time::timeout(Duration::from_secs(30), async move {
+            let mut watch = std::pin::pin!(watch);
+            watch.next().await
+        });
+        let next = next.await.expect("it is waited for for ever");
+        assert!(!matches!(next, Some(Ok(_))), "{next:?}");
+    }
 }

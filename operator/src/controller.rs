@@ -32,6 +32,10 @@ const CONCURRENCY: u16 = 16;
 const CACHES_WITHIN: Duration = Duration::from_secs(20);
 /// For how long after a write of our own the watch may still show the resource as it was.
 const OWN_WRITES_FOR: Duration = Duration::from_secs(3);
+/// After how many failures in a row, which are about seven seconds, the status says that nothing is known.
+const UNKNOWN_AFTER: u32 = 4;
+/// How often the loop that drives everything says that it turns.
+const TURN_EVERY: Duration = Duration::from_secs(5);
 /// Longest pause after failures in a row.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -120,23 +124,31 @@ pub async fn run(
         let passes = applier(pass, after_error, context, caches.clusters, queue, config);
         streams.push(passes.boxed());
     }
+    let everything = metrics.clone();
     tokio::spawn(async move {
         for mut listed in listings {
             if listed.wait_for(|listed| *listed).await.is_err() {
                 return;
             }
         }
-        metrics.ready(true);
+        everything.ready(true);
     });
     let mut passes = select_all(streams);
-    while let Some(outcome) = passes.next().await {
+    let mut turn = tokio::time::interval(TURN_EVERY);
+    loop {
+        let outcome = tokio::select! {
+            _ = turn.tick() => {
+                metrics.turns();
+                continue;
+            }
+            outcome = passes.next() => outcome,
+        };
         match outcome {
-            Ok(_) => {}
-            Err(ControllerError::ObjectNotFound(_)) => {}
-            Err(error) => tracing::warn!(%error, "a pass failed"),
+            None => return Ok(()),
+            Some(Ok(_) | Err(ControllerError::ObjectNotFound(_))) => {}
+            Some(Err(error)) => tracing::warn!(%error, "a pass failed"),
         }
     }
-    Ok(())
 }
 
 /// Becomes true once everything has been listed. One task waits for that, and everybody else for the task.
@@ -173,12 +185,18 @@ fn pass(
             };
         }
         let begun = Instant::now();
+        let _running = context.metrics.begin(&key(&resource).to_string());
         let outcome = Box::pin(reconcile(&resource, &context, &mut known.remembered)).await;
         let failed = match &outcome {
             Ok(passed) => passed.patience.is_some(),
             Err(_) => true,
         };
         known.failures = if failed { known.failures + 1 } else { 0 };
+        if let Err(error) = &outcome
+            && known.failures >= UNKNOWN_AFTER
+        {
+            say_unknown(&resource, &context, error, &mut known.remembered).await;
+        }
         context.metrics.pass(outcome.is_ok(), begun.elapsed());
         if resource.meta().deletion_timestamp.is_some() {
             context.known.lock().await.remove(&key(&resource));
@@ -309,6 +327,11 @@ fn remember(remembered: &mut Remembered, done: &Done) {
     for gone in &done.pruned {
         remembered.applied.remove(gone);
     }
+    let now = Instant::now();
+    let labelled = done.labelled.iter().cloned();
+    remembered
+        .labelled
+        .extend(labelled.map(|(uid, labels)| (uid, (now, labels))));
     if done.secrets_written {
         remembered.credentials.read = None;
     }
@@ -376,6 +399,27 @@ async fn refuse(
         }
     }
     Ok(Passed::for_good())
+}
+
+/// What the status said before may be wrong by now: it says so, as far as it can be written at all.
+async fn say_unknown(
+    resource: &VectorizerCluster,
+    context: &Context,
+    error: &Error,
+    remembered: &mut Remembered,
+) {
+    let stored = match newest(resource, context, remembered).await {
+        Ok(Some(stored)) if stored.meta().deletion_timestamp.is_none() => stored,
+        Ok(_) | Err(_) => return,
+    };
+    let old = stored.status.clone().unwrap_or_default();
+    let generation = stored.meta().generation.unwrap_or(0);
+    let next = status::unobserved(&old, generation, &error.to_string(), Timestamp::now());
+    if is_news(&old, &next, Some(Duration::ZERO))
+        && write_status(&context.client, &stored, next).await.is_ok()
+    {
+        remembered.reported = Some(Instant::now());
+    }
 }
 
 /// Each failure in a row doubles the pause, for this cluster alone.

@@ -155,6 +155,9 @@ pub struct VectorizerClusterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,
+    /// Which user and group nodes run as, and own their volume.
+    #[serde(default)]
+    pub run_as: RunAs,
     /// Further labels of the pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
@@ -181,9 +184,21 @@ pub struct VectorizerClusterSpec {
     /// replaces the whole of this: a merge patch would keep the target and the mode of the one before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promote: Option<Promote>,
-    /// Stops the operator from changing anything of this cluster. Nodes go on by themselves, and so does the status.
+    /// Stops the operator from changing anything of this cluster: no object, no pod, no volume, no other master. Nodes go
+    /// on by themselves; the status goes on too, and so do the labels by which Services find a pod that was made anew, and
+    /// whom replicas follow.
     #[serde(default)]
     pub paused: bool,
+}
+
+/// Which user and group nodes run as.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema)]
+pub enum RunAs {
+    /// 65532, and volumes belong to that group.
+    #[default]
+    Fixed,
+    /// Whichever the platform assigns: OpenShift's restricted policies refuse pods that ask for one.
+    Assigned,
 }
 
 /// When an image is pulled.

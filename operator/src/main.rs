@@ -5,13 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
-use kube::Client;
+use kube::Config;
 use tokio::signal::unix::{SignalKind, signal};
-use vectorizer_operator::api::{ANSWER_WITHIN, bounded};
 use vectorizer_operator::controller::{self, Options};
 use vectorizer_operator::leader::Leadership;
 use vectorizer_operator::telemetry::{LogFormat, Metrics, log, router};
-use vectorizer_operator::{crd, names};
+use vectorizer_operator::{api, crd, names};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -90,7 +89,7 @@ async fn run(options: Run) -> Result<(), Failure> {
         }
     };
     tokio::pin!(stop);
-    let client = bounded(Client::try_default().await?, ANSWER_WITHIN);
+    let client = api::connect(Config::infer().await?)?;
     let mut leadership = Leadership::new(
         client.clone(),
         &options.lease_namespace,

@@ -54,7 +54,7 @@ pub mod condition {
     pub const PROGRESSING: &str = "Progressing";
     /// Something is wrong that does not mend itself, or has not yet.
     pub const DEGRADED: &str = "Degraded";
-    /// Writes are accepted.
+    /// Writes are accepted, and the Service for them leads to the master.
     pub const AVAILABLE: &str = "Available";
     /// Every replica is connected and within `reads.maxLagSeconds`.
     pub const REPLICATION_HEALTHY: &str = "ReplicationHealthy";
@@ -84,7 +84,9 @@ pub mod reason {
     pub const MASTER_RESTARTING: &str = "MasterRestarting";
     pub const MASTER_UNREACHABLE: &str = "MasterUnreachable";
     pub const NAME_TAKEN: &str = "NameTaken";
+    pub const NOT_OBSERVED: &str = "NotObserved";
     pub const NO_CANDIDATE: &str = "NoCandidate";
+    pub const NO_ENDPOINT: &str = "NoEndpoint";
     pub const NO_MASTER: &str = "NoMaster";
     pub const NO_REPLICAS: &str = "NoReplicas";
     pub const NODES_MISSING: &str = "NodesMissing";
@@ -182,7 +184,13 @@ pub fn pod_of_claim(claim: &str) -> Option<&str> {
     claim.strip_prefix(DATA_VOLUME)?.strip_prefix('-')
 }
 
-/// The labels that everything of one cluster carries.
+/// The labels of what outlives the resource, which nobody owns then: none by which a tool that deploys things (Helm, Argo
+/// CD, kustomize) takes it for its own, and removes it with the rest.
+pub fn own_labels(cluster: &str) -> std::collections::BTreeMap<String, String> {
+    [(CLUSTER.to_owned(), cluster.to_owned())].into()
+}
+
+/// The labels that everything of one cluster carries, except what outlives it.
 pub fn labels(cluster: &str) -> std::collections::BTreeMap<String, String> {
     [
         (APP_NAME, "vectorizer"),

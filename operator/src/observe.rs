@@ -31,6 +31,7 @@ use crate::world::{
     World, parse_pod, rest_url,
 };
 use cache::{Caches, belongs};
+pub use pods::Labelled;
 pub use secrets::{Credentials, Made};
 
 /// How long one node may take to answer a question.
@@ -38,6 +39,8 @@ pub const PROBE: Timeouts = Timeouts {
     connect: Duration::from_millis(700),
     overall: Duration::from_millis(1500),
 };
+/// For how long after a write of our own the watch may still show a pod's labels as they were.
+const OWN_LABELS_FOR: Duration = Duration::from_secs(3);
 /// How long it is remembered whether a Kubernetes node is cordoned.
 const CORDON_FOR: Duration = Duration::from_secs(10);
 
@@ -51,6 +54,8 @@ pub struct Remembered {
     pub applied: BTreeMap<ObjectRef, (String, Stamp)>,
     /// The credentials as read last.
     pub credentials: Credentials,
+    /// Labels that were written.
+    pub labelled: Labelled,
     /// When the status was written last.
     pub reported: Option<Instant>,
     /// Whether a change of the master was under way in the status that was written last.
@@ -92,10 +97,12 @@ pub async fn observe(
     status: ClusterStatus,
     remembered: &mut Remembered,
 ) -> Result<World, ObserveError> {
+    let young = |at: &Instant| at.elapsed() < OWN_LABELS_FOR;
+    remembered.labelled.retain(|_, (at, _)| young(at));
     let credentials = secrets::credentials(from, &cluster, remembered).await?;
     let (objects, taken) = objects(from, &cluster).await?;
     let sets = [Set::Master, Set::Replica].map(|set| set_seen(from, &cluster, set));
-    let pods = pods::pods(from, &cluster, &sets).await;
+    let pods = pods::pods(from, &cluster, &sets, &remembered.labelled).await;
     let (members, replicas) = members(from, &cluster, &sets, pods, &credentials).await;
     let changing = status.target.is_some();
     let lease = lease(from, &cluster, remembered, changing, &members).await?;
@@ -348,10 +355,30 @@ fn claims(from: &Sources<'_>, cluster: &Cluster) -> BTreeMap<String, ClaimSeen> 
     found
         .iter()
         .filter_map(|claim| {
-            let requested = requested(claim)?;
-            Some((claim.metadata.name.clone()?, ClaimSeen { requested }))
+            let seen = ClaimSeen {
+                requested: requested(claim)?,
+                blank: is_blank(claim, cluster.created),
+            };
+            Some((claim.metadata.name.clone()?, seen))
         })
         .collect()
+}
+
+/// Annotation that Kubernetes puts on a claim when it has a volume made for it.
+const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
+
+/// Whether the volume of a claim can hold nothing from before the cluster, which was made at `since`. Restored volumes
+/// have a source, and one that somebody made by hand is bound without anybody being asked to make it.
+fn is_blank(claim: &PersistentVolumeClaim, since: Option<Timestamp>) -> bool {
+    let (Some(spec), Some(made)) = (&claim.spec, &claim.metadata.creation_timestamp) else {
+        return false;
+    };
+    let annotations = claim.metadata.annotations.as_ref();
+    let made_for_it = annotations.is_some_and(|a| a.contains_key(PROVISIONER));
+    since.is_some_and(|since| made.0 >= since)
+        && spec.data_source.is_none()
+        && spec.data_source_ref.is_none()
+        && (made_for_it || spec.volume_name.is_none())
 }
 
 fn requested(claim: &PersistentVolumeClaim) -> Option<Amount> {

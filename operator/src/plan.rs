@@ -15,6 +15,7 @@ mod failover;
 mod grant;
 mod loss;
 mod members;
+mod memory;
 mod primary;
 mod rollout;
 mod secrets;
@@ -22,6 +23,8 @@ mod start;
 pub mod status;
 mod switchover;
 mod typed;
+
+pub use memory::Memory;
 
 use std::time::Duration;
 
@@ -33,10 +36,7 @@ use vectorizer_api::control::State;
 use vectorizer_api::lease::Grant;
 use vectorizer_api::position::Position;
 
-use crate::crd::{
-    ClusterStatus, ImageSource, Initialization, LastPromotion, MasterStatus, RecordedConcern,
-    StatusMemory, TargetStatus,
-};
+use crate::crd::{ClusterStatus, TargetStatus};
 use crate::names::reason;
 use crate::render::Object;
 use crate::world::{Member, ObjectRef, World};
@@ -72,73 +72,6 @@ impl Plan {
             && self.objects.is_empty()
             && self.prune.is_empty()
             && self.steps.is_empty()
-    }
-}
-
-/// The part of the status that is the operator's memory.
-#[derive(Clone, PartialEq, Debug, Default)]
-#[expect(missing_docs, reason = "documented in `ClusterStatus`")]
-pub struct Memory {
-    pub image: Option<String>,
-    pub image_from: Option<ImageSource>,
-    pub cluster: Option<Uuid>,
-    pub initialization: Option<Initialization>,
-    pub master: Option<MasterStatus>,
-    pub target: Option<TargetStatus>,
-    pub last_promotion: Option<LastPromotion>,
-    pub handled_requests: Vec<String>,
-    pub write_concern: Option<RecordedConcern>,
-}
-
-impl Memory {
-    /// What a status remembers.
-    pub fn of(status: &ClusterStatus) -> Self {
-        Memory {
-            image: status.image.clone(),
-            image_from: status.image_from,
-            cluster: status.cluster,
-            initialization: status.memory.initialization,
-            master: status.master.clone(),
-            target: status.target.clone(),
-            last_promotion: status.last_promotion.clone(),
-            handled_requests: status.memory.handled_requests.clone(),
-            write_concern: status.write_concern.clone(),
-        }
-    }
-
-    /// Puts it into a status.
-    pub fn write_to(&self, status: &mut ClusterStatus) {
-        let Memory {
-            image,
-            image_from,
-            cluster,
-            initialization,
-            master,
-            target,
-            last_promotion,
-            handled_requests,
-            write_concern,
-        } = self.clone();
-        status.image = image;
-        status.image_from = image_from;
-        status.cluster = cluster;
-        status.memory = StatusMemory {
-            initialization,
-            handled_requests,
-        };
-        status.master = master;
-        status.target = target;
-        status.last_promotion = last_promotion;
-        status.write_concern = write_concern;
-    }
-
-    /// Remembers that a request was dealt with.
-    fn handled(&mut self, request: &str) {
-        const KEPT: usize = 32;
-        self.handled_requests.retain(|id| id != request);
-        self.handled_requests.push(request.to_owned());
-        let excess = self.handled_requests.len().saturating_sub(KEPT);
-        self.handled_requests.drain(..excess);
     }
 }
 
@@ -326,21 +259,22 @@ pub fn plan(world: &World) -> Plan {
     }
     if !paused || primary::past_return(&draft) {
         primary::mastership(&mut draft);
+    } else {
+        primary::adopt(&mut draft);
     }
     let mut objects = Vec::new();
     let mut prune = Vec::new();
     let mut secrets = Vec::new();
-    if !paused {
-        // A new master takes effect with this plan; who follows and serves it is looked at in the next.
-        if draft.memory.master.is_some() && !draft.crowned {
-            // A change that waits to begin has changed nothing: who serves and follows is kept right meanwhile.
-            if !primary::past_return(&draft) {
-                members::follow(&mut draft);
-                members::label(&mut draft);
-            }
-            if draft.memory.target.is_none() && doubt.is_none() {
-                concern::settle(&mut draft);
-            }
+    // A new master takes effect with this plan; who follows and serves it is looked at in the next.
+    if draft.memory.master.is_some() && !draft.crowned {
+        // Also while paused, and while a change waits to begin: a pod that is made anew carries no label, and Services
+        // would lead to nobody.
+        if !primary::past_return(&draft) {
+            members::follow(&mut draft);
+            members::label(&mut draft);
+        }
+        if !paused && draft.memory.target.is_none() && doubt.is_none() {
+            concern::settle(&mut draft);
         }
     }
     if !paused && doubt.is_none() {
@@ -359,7 +293,11 @@ pub fn plan(world: &World) -> Plan {
     } else {
         SETTLED
     };
-    let status = status::status(&draft);
+    let status = if draft.crowned {
+        status::recorded(&draft)
+    } else {
+        status::status(&draft)
+    };
     Plan {
         secrets,
         objects,

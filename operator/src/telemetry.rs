@@ -1,8 +1,9 @@
 //! What the operator tells of itself: metrics, probes, logs.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
@@ -23,7 +24,12 @@ use crate::crd::{PromoteMode, VectorizerCluster};
 use crate::names::condition;
 use crate::world::World;
 
-/// Metrics of one process.
+/// How long a pass may take. Each of its requests is bounded, so one that takes longer does not end.
+const LONGEST_PASS: Duration = Duration::from_secs(600);
+/// How long the loop that drives watches and passes may not have turned.
+const LONGEST_TURN: Duration = Duration::from_secs(60);
+
+/// Metrics of one process, and whether it lives.
 pub struct Metrics {
     registry: Mutex<Registry>,
     passes: Family<Outcome, Counter>,
@@ -33,6 +39,27 @@ pub struct Metrics {
     leader: Gauge<u64, AtomicU64>,
     ready: AtomicBool,
     stores: Mutex<Vec<Store<VectorizerCluster>>>,
+    /// Passes that run, by cluster, and when they began.
+    running: Mutex<HashMap<String, Instant>>,
+    /// When the loop that drives everything turned last; `None` until it works.
+    turned: Mutex<Option<Instant>>,
+}
+
+/// A pass that runs, until it is dropped.
+pub struct Running {
+    metrics: Arc<Metrics>,
+    cluster: String,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut running = guard(&self.metrics.running);
+        running.remove(&self.cluster);
+    }
+}
+
+fn guard<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -92,11 +119,40 @@ impl Default for Metrics {
             leader,
             ready: AtomicBool::new(false),
             stores: Mutex::default(),
+            running: Mutex::default(),
+            turned: Mutex::default(),
         }
     }
 }
 
 impl Metrics {
+    /// Notes that a pass over a cluster begins; it ends when what this answers is dropped.
+    pub fn begin(self: &Arc<Self>, cluster: &str) -> Running {
+        guard(&self.running).insert(cluster.to_owned(), Instant::now());
+        Running {
+            metrics: self.clone(),
+            cluster: cluster.to_owned(),
+        }
+    }
+
+    /// Notes that the loop that drives watches and passes turns.
+    pub fn turns(&self) {
+        *guard(&self.turned) = Some(Instant::now());
+    }
+
+    /// What does not go on by itself in this process, at that time. An API server that is away is nothing of the kind.
+    fn stuck(&self, now: Instant) -> Option<String> {
+        let longer = |since: &Instant, than| now.saturating_duration_since(*since) > than;
+        if guard(&self.turned).is_some_and(|at| longer(&at, LONGEST_TURN)) {
+            return Some(format!("nothing was looked at for {LONGEST_TURN:?}"));
+        }
+        let running = guard(&self.running);
+        let (cluster, _) = running.iter().find(|(_, at)| longer(at, LONGEST_PASS))?;
+        Some(format!(
+            "a pass over {cluster} has not ended for {LONGEST_PASS:?}"
+        ))
+    }
+
     /// Counts a pass.
     pub fn pass(&self, ok: bool, took: Duration) {
         let result = if ok { "ok" } else { "error" };
@@ -191,9 +247,16 @@ impl Metrics {
 pub fn router(metrics: Arc<Metrics>) -> Router {
     Router::new()
         .route("/metrics", get(text))
-        .route("/livez", get(|| async { StatusCode::OK }))
+        .route("/livez", get(alive))
         .route("/readyz", get(ready))
         .with_state(metrics)
+}
+
+async fn alive(State(metrics): State<Arc<Metrics>>) -> (StatusCode, String) {
+    match metrics.stuck(Instant::now()) {
+        None => (StatusCode::OK, "alive".to_owned()),
+        Some(why) => (StatusCode::INTERNAL_SERVER_ERROR, why),
+    }
 }
 
 async fn ready(State(metrics): State<Arc<Metrics>>) -> (StatusCode, &'static str) {
@@ -242,6 +305,31 @@ mod tests {
         metrics.ready(true);
         let (status, _) = ready(State(metrics)).await;
         assert_eq!(status, StatusCode::OK);
+    }
+
+    #[test]
+    fn a_pass_that_does_not_end_is_no_life() {
+        let metrics = Arc::new(Metrics::default());
+        let later = |secs| Instant::now() + Duration::from_secs(secs);
+        assert_eq!(metrics.stuck(later(3600)), None, "it waits to lead");
+        let pass = metrics.begin("default/demo");
+        assert_eq!(metrics.stuck(later(300)), None, "the API server is slow");
+        let why = metrics.stuck(later(3600)).unwrap();
+        assert!(why.contains("default/demo"), "{why}");
+        drop(pass);
+        assert_eq!(metrics.stuck(later(3600)), None);
+    }
+
+    #[tokio::test]
+    async fn a_loop_that_does_not_turn_is_no_life() {
+        let metrics = Arc::new(Metrics::default());
+        metrics.turns();
+        assert_eq!(alive(State(metrics.clone())).await.0, StatusCode::OK);
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(90));
+        *guard(&metrics.turned) = Some(long_ago.unwrap());
+        let (status, why) = alive(State(metrics)).await;
+        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(why.contains("60s"), "{why}");
     }
 
     #[test]

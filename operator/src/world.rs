@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use uuid::Uuid;
 use vectorizer_api::control::State;
@@ -58,6 +59,8 @@ pub struct Cluster {
     pub uid: Uuid,
     /// Generation of the spec.
     pub generation: i64,
+    /// When it was made.
+    pub created: Option<Timestamp>,
     /// resourceVersion at which it was read.
     pub version: String,
     /// What is wanted.
@@ -151,6 +154,7 @@ impl Cluster {
                 .ok_or(Invalid::Metadata("namespace"))?,
             uid: uid.ok_or(Invalid::Metadata("uid"))?,
             generation: metadata.generation.unwrap_or(0),
+            created: metadata.creation_timestamp.as_ref().map(|at| at.0),
             version: metadata
                 .resource_version
                 .clone()
@@ -346,6 +350,9 @@ pub struct SetSeen {
 pub struct ClaimSeen {
     /// The size asked for.
     pub requested: Amount,
+    /// Whether its volume can hold nothing but what this cluster wrote: it was made after the resource, empty, for this
+    /// claim.
+    pub blank: bool,
 }
 
 /// The Lease as found.
@@ -418,6 +425,26 @@ pub struct PodSeen {
     pub cordoned: bool,
 }
 
+/// The labels by which Services find a pod.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Labels {
+    /// Its role.
+    pub role: Option<String>,
+    /// Whether reads are sent there.
+    pub read_eligible: bool,
+}
+
+impl Labels {
+    /// Those of an object.
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        let label = |key: &str| metadata.labels.as_ref().and_then(|l| l.get(key));
+        Labels {
+            role: label(names::ROLE).cloned(),
+            read_eligible: label(names::READ_ELIGIBLE).is_some_and(|value| value == "true"),
+        }
+    }
+}
+
 /// What became of asking a node.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Probe {
@@ -447,6 +474,12 @@ impl Member {
     pub fn holds_data(&self) -> bool {
         self.state()
             .is_some_and(|s| s.has_data || s.position.offset > 0)
+    }
+
+    /// Whether the node answers and holds data of another cluster than that one.
+    pub fn is_of_another(&self, cluster: Option<Uuid>) -> bool {
+        let own = self.state().and_then(|s| s.cluster);
+        own.is_some() && own != cluster
     }
 
     /// Its replication address, `host:port`.
@@ -507,7 +540,11 @@ impl World {
 
     /// The highest epoch that anybody has promised or was granted.
     pub fn highest_epoch(&self) -> u64 {
-        let promised = self.members.iter().filter_map(Member::state);
+        // Epochs of another cluster's volume say nothing here. A new cluster does not know yet which one it is.
+        let ours = self.status.cluster;
+        let members = self.members.iter();
+        let members = members.filter(|m| ours.is_none() || !m.is_of_another(ours));
+        let promised = members.filter_map(Member::state);
         let promised = promised.map(|s| s.promised_epoch.max(s.master_epoch).max(s.position.epoch));
         let leased = self.lease.grant().map(|g| g.epoch);
         let master = self.status.master.as_ref().map(|m| m.epoch);

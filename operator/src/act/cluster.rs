@@ -16,7 +16,7 @@ use super::Refused;
 use crate::crd::{ClusterStatus, VectorizerCluster};
 use crate::names;
 use crate::plan::Note;
-use crate::world::Cluster;
+use crate::world::{Cluster, Labels};
 
 /// Writes a status over the very version that `over` has, and returns what is stored then.
 pub async fn write_status(
@@ -98,7 +98,7 @@ impl Events {
     }
 }
 
-/// Labels the pod with that uid, and no other of that name.
+/// Labels the pod with that uid, and no other of that name. Answers the labels that it has then.
 pub(super) async fn label(
     client: &Client,
     cluster: &Cluster,
@@ -106,7 +106,7 @@ pub(super) async fn label(
     uid: &str,
     role: Option<&str>,
     read_eligible: Option<bool>,
-) -> Result<(), Refused> {
+) -> Result<Labels, Refused> {
     let api: Api<Pod> = Api::namespaced(client.clone(), &cluster.namespace);
     let mut labels = Map::new();
     if let Some(role) = role {
@@ -120,10 +120,11 @@ pub(super) async fn label(
     let outcome = api
         .patch_metadata(pod, &manager(), &Patch::Merge(&patch))
         .await;
-    outcome.map(drop).map_err(|source| Refused::Api {
+    let labelled = outcome.map_err(|source| Refused::Api {
         what: format!("label of {pod}"),
         source,
-    })
+    })?;
+    Ok(Labels::of(&labelled.metadata))
 }
 
 pub(super) async fn grow_claim(

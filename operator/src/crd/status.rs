@@ -103,6 +103,8 @@ pub enum Phase {
     Updating,
     /// The operator leaves it alone, as told.
     Paused,
+    /// The operator cannot see how it is; the condition Ready says why.
+    Unknown,
     /// Something has to be decided by a person; the condition Degraded says what.
     Blocked,
 }
@@ -118,6 +120,7 @@ impl Phase {
             Phase::Promoting => "Promoting",
             Phase::Updating => "Updating",
             Phase::Paused => "Paused",
+            Phase::Unknown => "Unknown",
             Phase::Blocked => "Blocked",
         }
     }

@@ -23,6 +23,7 @@ use kube_runtime::reflector::{ObjectRef as Key, Store, store};
 use kube_runtime::watcher::{self, Config, Event};
 use serde::de::DeserializeOwned;
 
+use crate::api;
 use crate::crd::VectorizerCluster;
 use crate::names;
 use crate::world::Kind;
@@ -69,7 +70,7 @@ impl Caches {
             clusters: watch.clusters(),
             sets: watch.watch(true),
             pods: watch.watch(true),
-            claims: watch.watch(true),
+            claims: watch.claims(),
             // Renewed every two seconds: no reason to look at a cluster.
             leases: watch.watch(false),
             secrets: watch.watch(true),
@@ -153,12 +154,17 @@ impl Watching<'_> {
     fn clusters(&mut self) -> Store<VectorizerCluster> {
         let (reader, writer) = store();
         let api = self.api::<DeserializeGuard<VectorizerCluster>>();
-        let events = watcher::watcher(api, Config::default()).default_backoff();
+        let events = watcher::watcher(api, watching()).default_backoff();
         let events = events.filter_map(|event| std::future::ready(readable(event)));
         let keys =
             logged(events.reflect(writer).touched_objects()).map(|object| Key::from_obj(&object));
         self.triggers.push(keys.boxed());
         reader
+    }
+
+    /// Claims outlive their cluster, and carry fewer labels for that.
+    fn claims(&mut self) -> Store<PersistentVolumeClaim> {
+        self.watch_with(true, selecting(names::CLUSTER))
     }
 
     fn watch<K>(&mut self, triggers: bool) -> Store<K>
@@ -171,8 +177,22 @@ impl Watching<'_> {
             + Sync
             + 'static,
     {
+        let ours = format!("{}={}", names::MANAGED_BY, names::MANAGER);
+        self.watch_with(triggers, selecting(&ours))
+    }
+
+    fn watch_with<K>(&mut self, triggers: bool, config: Config) -> Store<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + Sync
+            + 'static,
+    {
         let (reader, writer) = store();
-        let events = watcher::watcher(self.api::<K>(), ours());
+        let events = watcher::watcher(self.api::<K>(), config);
         let events = events.default_backoff().modify(forget_managed_fields);
         let keys = logged(events.reflect(writer).touched_objects());
         let keys = keys.filter_map(move |object| {
@@ -213,8 +233,13 @@ fn forget_managed_fields<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 
-fn ours() -> Config {
-    Config::default().labels(&format!("{}={}", names::MANAGED_BY, names::MANAGER))
+fn selecting(labels: &str) -> Config {
+    watching().labels(labels)
+}
+
+/// A watch is begun again often, so that a connection which is dead is told from one on which nothing happens.
+fn watching() -> Config {
+    Config::default().timeout(api::WATCH_SECS)
 }
 
 fn cluster_of(metadata: &ObjectMeta) -> Option<Key<VectorizerCluster>> {

@@ -1,19 +1,24 @@
 //! Pods as the API server has them.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::cache::belongs;
 use super::{Sources, is_cordoned, place};
 use crate::names;
-use crate::world::{Cluster, PodSeen, Set, SetSeen};
+use crate::world::{Cluster, Labels, PodSeen, Set, SetSeen};
+
+/// Labels that this process wrote, by the pods' uids, and when.
+pub type Labelled = BTreeMap<String, (Instant, Labels)>;
 
 /// Every pod of the cluster's two sets.
 pub(super) async fn pods(
     from: &Sources<'_>,
     cluster: &Cluster,
     sets: &[Option<SetSeen>; 2],
+    labelled: &Labelled,
 ) -> BTreeMap<(Set, u32), PodSeen> {
     let ours = |pod: &Pod| belongs(&pod.metadata, &cluster.namespace, &cluster.name);
     let mut seen = BTreeMap::new();
@@ -27,7 +32,13 @@ pub(super) async fn pods(
             None => false,
         };
         let set = sets[place.0.index()].as_ref().map(|s| s.uid.as_str());
-        seen.insert(place, pod_seen(&pod, set, cordoned));
+        let mut found = pod_seen(&pod, set, cordoned);
+        // The watch may not have heard yet of what this process has just written.
+        if let Some((_, labels)) = labelled.get(&found.uid) {
+            found.role = labels.role.clone();
+            found.read_eligible = labels.read_eligible;
+        }
+        seen.insert(place, found);
     }
     seen
 }
@@ -36,6 +47,7 @@ pub(super) async fn pods(
 pub(super) fn pod_seen(pod: &Pod, set: Option<&str>, cordoned: bool) -> PodSeen {
     let metadata = &pod.metadata;
     let label = |key: &str| metadata.labels.as_ref().and_then(|l| l.get(key)).cloned();
+    let labels = Labels::of(metadata);
     let status = pod.status.as_ref();
     let mut owners = metadata.owner_references.iter().flatten();
     PodSeen {
@@ -43,8 +55,8 @@ pub(super) fn pod_seen(pod: &Pod, set: Option<&str>, cordoned: bool) -> PodSeen 
         ip: status
             .and_then(|s| s.pod_ip.clone())
             .filter(|ip| !ip.is_empty()),
-        role: label(names::ROLE),
-        read_eligible: label(names::READ_ELIGIBLE).as_deref() == Some("true"),
+        role: labels.role,
+        read_eligible: labels.read_eligible,
         ready: status.is_some_and(|s| condition(s, "Ready") == Some("True")),
         deleting: metadata.deletion_timestamp.is_some(),
         stranger: !owners.any(|o| o.controller == Some(true) && Some(o.uid.as_str()) == set),

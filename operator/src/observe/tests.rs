@@ -176,6 +176,34 @@ fn the_control_token_before_the_present_one_is_remembered() {
 }
 
 #[test]
+fn a_claim_is_blank_when_its_volume_was_made_for_it_after_the_resource() {
+    let since: Timestamp = "2026-05-01T10:00:00Z".parse().unwrap();
+    let claim = |made: &str, spec: Value, annotations: Value| {
+        let metadata = json!({ "name": "data-demo-replica-0", "creationTimestamp": made, "annotations": annotations });
+        let claim = json!({ "metadata": metadata, "spec": spec });
+        is_blank(&serde_json::from_value(claim).unwrap(), Some(since))
+    };
+    let (before, after) = ("2026-05-01T09:59:59Z", "2026-05-01T10:00:00Z");
+    let made = json!({ "volume.kubernetes.io/storage-provisioner": "csi.example.com" });
+    let bound = json!({ "volumeName": "pvc-1" });
+    assert!(claim(after, json!({}), json!({})), "not bound to anything");
+    assert!(claim(after, bound.clone(), made.clone()));
+    assert!(!claim(before, bound.clone(), made.clone()), "kept");
+    assert!(!claim(before, json!({}), json!({})));
+    assert!(
+        !claim(after, bound, json!({})),
+        "made by hand, with whatever is on it"
+    );
+    let snapshot =
+        json!({ "apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "s" });
+    for source in ["dataSource", "dataSourceRef"] {
+        let mut spec = json!({ "volumeName": "pvc-1" });
+        spec[source] = snapshot.clone();
+        assert!(!claim(after, spec, made.clone()), "{source}");
+    }
+}
+
+#[test]
 fn a_status_that_is_reported_into_an_object_does_not_change_its_stamp() {
     let metadata = |version: &str, generation: Option<i64>| ObjectMeta {
         resource_version: Some(version.to_owned()),

@@ -107,7 +107,7 @@ enum Check {
 
 fn check(draft: &Draft<'_>, target: &TargetStatus, concern: &Concern) -> Result<(), Check> {
     let (world, secured) = (draft.world, draft.secured());
-    let candidates = candidates(world, concern);
+    let candidates = candidates(draft, concern);
     let Some(furthest) = candidates.clone().map(|(_, position)| position).max() else {
         return Err(Check::NotYet("no node that holds data answers".to_owned()));
     };
@@ -164,10 +164,12 @@ fn unsecured(secured: Position, best: Position) -> String {
 
 /// Those who could become the master, and where their logs end.
 fn candidates<'w>(
-    world: &'w World,
+    draft: &Draft<'w>,
     concern: &Concern,
 ) -> impl DoubleEndedIterator<Item = (&'w Member, Position)> + Clone {
-    let may = world.members.iter().filter(|m| may_lead(concern, m));
+    let ours = draft.memory.cluster;
+    let members = draft.world.members.iter();
+    let may = members.filter(move |m| may_lead(concern, m) && !m.is_of_another(ours));
     may.filter_map(candidate)
 }
 
@@ -312,10 +314,8 @@ fn returned(
 fn fence(draft: &mut Draft<'_>, epoch: u64) -> bool {
     let mut any = false;
     for member in &draft.world.members {
-        let ours = |cluster: &Option<_>| cluster.is_none() || *cluster == draft.memory.cluster;
-        let open = member
-            .state()
-            .is_some_and(|s| s.promised_epoch < epoch && ours(&s.cluster));
+        let open = member.state().is_some_and(|s| s.promised_epoch < epoch)
+            && !member.is_of_another(draft.memory.cluster);
         if let Some(to) = draft.peer(member).filter(|_| open) {
             draft.steps.push(Step::Fence { to, epoch });
             any = true;
@@ -337,8 +337,10 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
             vacate(draft, target)
         };
     }
-    let known = world.members.iter().filter_map(Member::state);
+    let known = world.members.iter();
+    let known = known.filter(|m| !m.is_of_another(draft.memory.cluster));
     let known = known
+        .filter_map(Member::state)
         .map(|s| s.promised_epoch.max(s.position.epoch))
         .max()
         .unwrap_or(0);
@@ -388,7 +390,7 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
         );
         return draft.wait(Severity::Trouble, reason::PROMOTION_WAITS, text);
     }
-    let promisers = candidates(world, &grant.concern).filter(|(m, _)| has_promised(m));
+    let promisers = candidates(draft, &grant.concern).filter(|(m, _)| has_promised(m));
     let furthest = promisers.clone().map(|(_, position)| position).max();
     let best = choice(world, &target, &grant.concern, grant.secured, promisers);
     let Some((member, position)) = best else {
@@ -411,7 +413,7 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
     else {
         return;
     };
-    let fenced = self::candidates(world, &grant.concern).count();
+    let fenced = self::candidates(draft, &grant.concern).count();
     let text = format!(
         "{} holds the most, up to {position}, of {fenced} nodes that promised",
         member.pod

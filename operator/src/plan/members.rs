@@ -13,7 +13,7 @@ use crate::world::{Member, World};
 
 /// For how long a replica that takes part in reads may be unheard of before it leaves them. A master that restarts hears
 /// of nobody for a moment; that is no reason to stop reads.
-const GRACE: Duration = Duration::from_secs(10);
+pub(super) const GRACE: Duration = Duration::from_secs(10);
 
 /// Tells everybody who does not follow the master to do so.
 pub(super) fn follow(draft: &mut Draft<'_>) {
@@ -25,7 +25,10 @@ pub(super) fn follow(draft: &mut Draft<'_>) {
         let Some(state) = member.state().filter(|_| member.pod != master.pod) else {
             continue;
         };
-        if let Some(other) = state.cluster.filter(|c| Some(*c) != draft.memory.cluster) {
+        if let Some(other) = state
+            .cluster
+            .filter(|_| member.is_of_another(draft.memory.cluster))
+        {
             let text = format!(
                 "{} holds data of another cluster, {other}: remove its volume, or move it to where it belongs",
                 member.pod
@@ -189,9 +192,7 @@ fn push_label(
 
 /// Only those who answer: whoever does not is told in a later pass.
 fn push_follow(draft: &mut Draft<'_>, member: &Member, master: &Member, epoch: u64) {
-    let foreign = member
-        .state()
-        .is_none_or(|s| s.cluster.is_some_and(|c| Some(c) != draft.memory.cluster));
+    let foreign = member.state().is_none() || member.is_of_another(draft.memory.cluster);
     if let (Some(to), Some(master_address), Some(master_url), false) = (
         draft.peer(member),
         master.replication_address(),

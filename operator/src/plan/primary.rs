@@ -38,6 +38,18 @@ pub(super) fn mastership(draft: &mut Draft<'_>) {
     }
 }
 
+/// While paused: what the Lease says of the master is taken over, and nothing is changed.
+pub(super) fn adopt(draft: &mut Draft<'_>) {
+    let Some(master) = draft.memory.master.clone() else {
+        return;
+    };
+    if draft.world.lease == LeaseSeen::Missing {
+        let text = "the lease was deleted: it is written again once spec.paused is false, and until then the master cannot write";
+        return draft.wait(Severity::Blocked, reason::LEASE_UNUSABLE, text);
+    }
+    agree_with_lease(draft, &master);
+}
+
 /// Goes on with the change that is reserved.
 fn advance(draft: &mut Draft<'_>) {
     let Some(target) = draft.memory.target.clone() else {

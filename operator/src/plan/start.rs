@@ -20,14 +20,24 @@ pub(super) fn start(draft: &mut Draft<'_>) {
         let text = format!("waiting for {taken} to go: it is of something else under this name");
         return draft.wait(Severity::Progress, reason::STARTING, text);
     }
-    // All of them: one that does not answer may be the one that holds data. What is on its way out, or is left of a
-    // cluster that was deleted, says nothing about this one.
+    let first = names::first_master(&world.cluster.name);
+    let data: Vec<&Member> = world.members.iter().filter(|m| m.holds_data()).collect();
+    let only_first = data.iter().all(|m| m.pod == first);
+    let is_new = match draft.memory.initialization {
+        // A Lease would say that there was a master, whatever the status says.
+        None => data.is_empty() && world.lease == LeaseSeen::Missing,
+        Some(Initialization::Decided) => only_first,
+        Some(Initialization::Done) => false,
+    };
+    // All of them: one that does not answer may be the one that holds data, unless it cannot start and its volume was made
+    // for it. What is on its way out, or is left of a cluster that was deleted, says nothing about this one.
     let silent: Vec<_> = world
         .members
         .iter()
         .filter(|m| {
             world.is_wanted(m) && m.state().is_none() || m.seen.as_ref().is_some_and(leaves)
         })
+        .filter(|m| !is_new || m.pod == first || !holds_nothing(world, m))
         .map(|m| m.pod.as_str())
         .collect();
     if !silent.is_empty() {
@@ -47,14 +57,19 @@ pub(super) fn start(draft: &mut Draft<'_>) {
         );
         return draft.wait(Severity::Blocked, reason::FOREIGN_DATA, text);
     }
-    let first = names::first_master(&world.cluster.name);
-    let data: Vec<&Member> = world.members.iter().filter(|m| m.holds_data()).collect();
-    let only_first = data.iter().all(|m| m.pod == first);
     match draft.memory.initialization {
         Some(Initialization::Decided) if only_first => initialize(draft, &first),
         None if data.is_empty() => initialize(draft, &first),
         Some(Initialization::Decided | Initialization::Done) | None => recover(draft, &data),
     }
+}
+
+/// Whether a node can hold nothing although nobody has asked it: its pod does not get as far as to run, and its volume is
+/// an empty one of this cluster.
+fn holds_nothing(world: &World, member: &Member) -> bool {
+    let pod = member.seen.as_ref();
+    let claim = world.claims.get(&names::claim(&member.pod));
+    pod.is_some_and(|p| p.trouble.is_some() && !leaves(p)) && claim.is_some_and(|c| c.blank)
 }
 
 /// A pod that will be another soon.

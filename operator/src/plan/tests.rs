@@ -10,6 +10,7 @@ mod concern;
 mod loss;
 mod model;
 mod promotion;
+mod reported;
 mod requests;
 mod rollout;
 mod secrets;

@@ -21,7 +21,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::config::{DATA_DIRECTORY, DIRECTORY};
 use super::{Wanted, metadata, pods_of, pods_with};
-use crate::crd::Amount;
+use crate::crd::{Amount, RunAs};
 use crate::names;
 use crate::world::{Cluster, Set};
 
@@ -104,6 +104,10 @@ fn pod(wanted: &Wanted<'_>) -> PodSpec {
     let cluster = wanted.cluster;
     let spec = &cluster.spec;
     let some = |list: &Vec<_>| (!list.is_empty()).then(|| list.clone());
+    let user = match spec.run_as {
+        RunAs::Fixed => Some(names::USER),
+        RunAs::Assigned => None,
+    };
     PodSpec {
         service_account_name: Some(names::service_account(&cluster.name)),
         automount_service_account_token: Some(true),
@@ -111,9 +115,9 @@ fn pod(wanted: &Wanted<'_>) -> PodSpec {
         termination_grace_period_seconds: Some(GRACE_SECS),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
-            run_as_user: Some(names::USER),
-            run_as_group: Some(names::USER),
-            fs_group: Some(names::USER),
+            run_as_user: user,
+            run_as_group: user,
+            fs_group: user,
             // Otherwise a large volume is walked through at every start.
             fs_group_change_policy: Some("OnRootMismatch".to_owned()),
             seccomp_profile: Some(SeccompProfile {
@@ -254,7 +258,7 @@ fn claim(cluster: &Cluster, size: &Amount) -> PersistentVolumeClaim {
     PersistentVolumeClaim {
         metadata: ObjectMeta {
             name: Some(names::DATA_VOLUME.to_owned()),
-            labels: Some(names::labels(&cluster.name)),
+            labels: Some(names::own_labels(&cluster.name)),
             ..ObjectMeta::default()
         },
         spec: Some(PersistentVolumeClaimSpec {

@@ -180,6 +180,40 @@ fn a_cluster_of_one_node_can_be_drained() {
 }
 
 #[test]
+fn claims_carry_no_label_by_which_a_tool_that_deploys_takes_them_for_its_own() {
+    let objects = rendered(&cluster(json!({})));
+    for set in ["demo-master", "demo-replica"] {
+        let set = find(&objects, Kind::StatefulSet, set);
+        // The StatefulSet controller adds what its selector asks for.
+        let labels = &set["spec"]["volumeClaimTemplates"][0]["metadata"]["labels"];
+        let selector = &set["spec"]["selector"]["matchLabels"];
+        for labels in [labels, selector] {
+            for key in labels.as_object().unwrap().keys() {
+                assert!(key.starts_with("vectorizer.hivellm.io/"), "{key}");
+            }
+        }
+        assert_eq!(labels[names::CLUSTER], "demo");
+    }
+}
+
+#[test]
+fn where_the_platform_assigns_users_none_is_asked_for() {
+    let security = |spec| {
+        let objects = rendered(&cluster(spec));
+        let set = find(&objects, Kind::StatefulSet, "demo-replica");
+        set["spec"]["template"]["spec"]["securityContext"].clone()
+    };
+    let fixed = security(json!({}));
+    let assigned = security(json!({ "runAs": "Assigned" }));
+    for key in ["runAsUser", "runAsGroup", "fsGroup"] {
+        assert_eq!(fixed[key], 65532, "{key}");
+        assert_eq!(assigned.get(key), None, "{key}");
+    }
+    assert_eq!(assigned["runAsNonRoot"], true);
+    assert_eq!(assigned["seccompProfile"], fixed["seccompProfile"]);
+}
+
+#[test]
 fn pods_satisfy_the_restricted_pod_security_standard() {
     let objects = rendered(&cluster(json!({})));
     let pod = &find(&objects, Kind::StatefulSet, "demo-replica")["spec"]["template"]["spec"];

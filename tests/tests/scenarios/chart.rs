@@ -60,6 +60,7 @@ async fn values_that_mean_nothing_are_refused_by_name() {
         ("replicaCunt=2", "replicaCunt"),
         ("image.pullPolicy=Sometimes", "pullPolicy"),
         ("replicaCount=0", "replicaCount"),
+        ("runAs=Root", "runAs"),
         ("leaderElection.enabled=false", "leaderElection.enabled"),
         ("watchNamespaces={Upper}", "watchNamespaces"),
         ("image.repository=", "image.repository is needed"),
@@ -145,6 +146,57 @@ async fn network_policies_of_clusters_let_the_operator_in_whatever_it_is_called(
         vectorizer_operator::names::OPERATOR
     );
     assert!(objects.contains(&label), "{label} is not in\n{objects}");
+}
+
+#[tokio::test]
+async fn where_the_definition_is_there_already_the_documented_flag_takes_it_over() {
+    scenario("there", taken_over).await;
+}
+
+/// Another release than the one whose definition is there; all of its rest is new.
+async fn taken_over(scope: Scope) -> Result<()> {
+    let only = format!("watchNamespaces={{{}}}", scope.namespace);
+    let install = [
+        "install",
+        "another",
+        CHART,
+        "--dry-run=server",
+        "--namespace",
+        &scope.namespace,
+        "--set",
+        "image.repository=registry.example.com/operator,nodeImage.repository=registry.example.com/node",
+        "--set",
+        &only,
+    ];
+    let refused = shell::run("helm", &install, "").await?;
+    assert!(!refused.success, "{}", refused.stdout);
+    let why = &refused.stderr;
+    assert!(why.contains("cannot be imported"), "{why}");
+    for document in [
+        "README.md",
+        "charts/vectorizer-operator/templates/NOTES.txt",
+    ] {
+        let path = format!("{CHART}/../../{document}");
+        let text = std::fs::read_to_string(path).or_fail(document)?;
+        assert!(text.contains("--take-ownership"), "{document}");
+    }
+    let taken = [&install[..], &["--take-ownership"]].concat();
+    let objects = shell::must("helm", &taken).await?;
+    assert!(
+        objects.contains("kind: CustomResourceDefinition"),
+        "{objects}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_platform_may_assign_the_operators_user() {
+    let fixed = shell::must("helm", &RENDER).await.unwrap();
+    assert!(fixed.contains("runAsUser: 65532"), "{fixed}");
+    let assigned = [&RENDER[..], &["--set", "runAs=Assigned"]].concat();
+    let assigned = shell::must("helm", &assigned).await.unwrap();
+    assert!(!assigned.contains("65532"), "{assigned}");
+    assert!(assigned.contains("runAsNonRoot: true"), "{assigned}");
 }
 
 #[tokio::test]

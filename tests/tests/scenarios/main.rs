@@ -9,3 +9,4 @@ mod refusals;
 mod scale;
 mod silence;
 mod typed;
+mod watched;

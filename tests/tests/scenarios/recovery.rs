@@ -1,8 +1,9 @@
 //! Pods that go and come back by themselves.
 
 use kube::api::DeleteParams;
+use serde_json::json;
 use vectorizer_e2e::checker::pod::Checker;
-use vectorizer_e2e::cluster::{Cluster, START};
+use vectorizer_e2e::cluster::{Cluster, START, condition};
 use vectorizer_e2e::failure::{Result, ensure};
 use vectorizer_e2e::machine;
 use vectorizer_e2e::pods::replace;
@@ -37,6 +38,44 @@ async fn master_deleted(scope: Scope) -> Result<()> {
 
     let report = checker.finish().await?;
     println!("{:#?}", report.phases);
+    report.nothing_lost()?;
+    everyone_agrees(&cluster).await
+}
+
+#[tokio::test]
+async fn a_master_pod_that_is_made_anew_while_paused_is_written_to_again() {
+    scenario("paused", made_anew_while_paused).await;
+}
+
+async fn made_anew_while_paused(scope: Scope) -> Result<()> {
+    let cluster = Cluster::start(&scope, "idle", 2).await?;
+    let checker = Checker::start_impatient(&scope, &cluster, None).await?;
+    let (master, _) = cluster.master().await?;
+    cluster
+        .patch(json!({ "spec": { "paused": true, "replicas": 3 } }))
+        .await?;
+    cluster
+        .wait("the pause to be seen", seconds(60), |object| {
+            let phase = &object["status"]["phase"];
+            ensure(phase == "Paused", || phase.to_string())
+        })
+        .await?;
+    checker.phase("deleted").await?;
+    replace(&scope, &master, DeleteParams::default()).await?;
+    // Through the Service: its endpoint is whichever pod carries the master's label.
+    checker.acknowledged(100, seconds(120)).await?;
+    cluster
+        .wait("writes to be called accepted", seconds(60), |object| {
+            let (available, why) = condition(object, "Available")?;
+            ensure(available == "True", || why)
+        })
+        .await?;
+    assert_eq!(cluster.replicas().await?.len(), 2, "nothing else is done");
+    cluster
+        .patch(json!({ "spec": { "paused": false, "replicas": 2 } }))
+        .await?;
+    cluster.ready(2, START).await?;
+    let report = checker.finish().await?;
     report.nothing_lost()?;
     everyone_agrees(&cluster).await
 }

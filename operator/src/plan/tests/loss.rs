@@ -126,7 +126,10 @@ fn a_named_target_is_refused_exactly_when_another_would_be_elected() {
     let said = last(&model).message;
     assert_eq!(last(&model).result, PromotionResult::Refused, "{said}");
     assert!(said.contains("the digest at 1.7"), "{said}");
-    assert!(said.contains("demo-replica-0 at 1.7; that one takes over"), "{said}");
+    assert!(
+        said.contains("demo-replica-0 at 1.7; that one takes over"),
+        "{said}"
+    );
     model.ask("b", PromoteMode::Failover, Some(PODS[1]));
     model.settle();
     assert_eq!(last(&model).result, PromotionResult::Succeeded);

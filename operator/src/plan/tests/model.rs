@@ -53,6 +53,8 @@ pub(crate) struct Node {
     /// Until when its last renewal permits it to acknowledge writes, in ms.
     permit_until: u64,
     pub(crate) lag_ms: u64,
+    /// Since when it follows whom it follows, in ms.
+    follows_since: u64,
 }
 
 /// The cluster and its surroundings.
@@ -80,6 +82,12 @@ pub(crate) struct Model {
     pub(crate) told: Vec<&'static str>,
     /// Nodes that answered a promotion, in order.
     pub(crate) promotions: Vec<String>,
+    /// Every version of the status that was written.
+    pub(crate) versions: Vec<ClusterStatus>,
+    /// After how long a master has heard of a node that follows it, in ms.
+    pub(crate) heard_after: u64,
+    /// Whether the API server refuses to label pods.
+    pub(crate) labels_refused: bool,
 }
 
 pub(crate) fn spec(replicas: u32) -> VectorizerClusterSpec {
@@ -97,6 +105,7 @@ impl Model {
                 namespace: "default".into(),
                 uid: Uuid::from_u128(0xc1),
                 generation: 1,
+                created: None,
                 version: "1".into(),
                 spec: spec(replicas),
                 promote_target: None,
@@ -119,6 +128,9 @@ impl Model {
             writes: true,
             told: Vec::new(),
             promotions: Vec::new(),
+            versions: Vec::new(),
+            heard_after: 0,
+            labels_refused: false,
         }
     }
 
@@ -129,6 +141,7 @@ impl Model {
         assert_eq!(model.master().as_deref(), Some("demo-master-0"));
         model.told.clear();
         model.promotions.clear();
+        model.versions.clear();
         model
     }
 

@@ -412,6 +412,23 @@ fn a_named_target_that_holds_less_is_refused_with_the_better_ones_name() {
 }
 
 #[test]
+fn a_volume_of_another_cluster_is_in_nobodys_way_when_a_target_is_named() {
+    let mut model = Model::healthy(4);
+    let node = model.node("demo-replica-0");
+    node.facts.cluster = Some(uuid::Uuid::from_u128(7));
+    node.facts.end = vectorizer_api::position::Position::new(90, 5_000);
+    node.facts.promised = 90;
+    model.kill("demo-master-0");
+    model.ask("a", PromoteMode::Failover, Some("demo-replica-1"));
+    model.settle();
+    assert_eq!(last(&model).result, PromotionResult::Succeeded);
+    assert_eq!(model.master().as_deref(), Some("demo-replica-1"));
+    let epoch = model.status.master.clone().unwrap().epoch;
+    assert!(epoch < 90, "epochs of another cluster say nothing here");
+    assert_eq!(last(&model).lost_operations, Some(0));
+}
+
+#[test]
 fn a_master_that_comes_back_before_it_was_replaced_stays_the_master() {
     let mut model = Model::healthy(3);
     model.kill("demo-master-0");

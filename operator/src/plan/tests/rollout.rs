@@ -323,6 +323,7 @@ fn claims_that_were_kept_grow_to_the_size_of_the_template() {
     let mut model = Model::healthy(2);
     let small = ClaimSeen {
         requested: Amount::from("5Gi"),
+        blank: true,
     };
     model.claims.insert("data-demo-replica-0".into(), small);
     let plan = model.plan();

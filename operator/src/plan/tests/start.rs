@@ -60,6 +60,85 @@ fn nobody_is_initialized_while_a_node_is_silent() {
     model.assert_sound();
 }
 
+/// A new cluster of which one pod gets no place.
+fn without_a_place(pod: &str) -> Model {
+    let mut model = Model::new(2);
+    model.pass();
+    model.kill(pod);
+    model.node(pod).pod.trouble = Some("0/3 nodes are available: insufficient cpu".into());
+    model
+}
+
+#[test]
+fn a_pod_that_gets_no_place_does_not_keep_a_new_cluster_from_its_first_master() {
+    let mut model = without_a_place("demo-replica-1");
+    for _ in 0..8 {
+        model.pass();
+    }
+    assert_eq!(model.master().as_deref(), Some("demo-master-0"));
+    let degraded = model.message(condition::READY);
+    assert!(degraded.contains("insufficient cpu"), "{degraded}");
+    model.node("demo-replica-1").pod.trouble = None;
+    model.revive("demo-replica-1");
+    model.settle();
+    model.assert_sound();
+}
+
+#[test]
+fn the_first_master_is_the_same_whenever_an_operator_is_killed_without_a_place_for_one() {
+    for limit in 0..12 {
+        let mut model = without_a_place("demo-replica-1");
+        model.pass_until(limit);
+        for _ in 0..8 {
+            model.pass();
+        }
+        assert_eq!(model.master().as_deref(), Some("demo-master-0"), "{limit}");
+        model.revive("demo-replica-1");
+        model.settle();
+        model.assert_sound();
+    }
+}
+
+#[test]
+fn a_pod_that_gets_no_place_is_waited_for_when_it_may_hold_data() {
+    let nobody = |mut model: Model, why: &str| {
+        for _ in 0..8 {
+            model.pass();
+        }
+        assert_eq!(model.master(), None, "{why}");
+        assert_eq!(model.condition(condition::PROGRESSING).1, reason::STARTING);
+    };
+    let mut model = without_a_place("demo-replica-1");
+    model.claims.get_mut("data-demo-replica-1").unwrap().blank = false;
+    nobody(model, "its volume was there before");
+
+    let mut model = without_a_place("demo-replica-1");
+    model.claims.remove("data-demo-replica-1");
+    nobody(model, "nobody knows its volume");
+
+    let mut model = without_a_place("demo-replica-1");
+    let node = model.node("demo-replica-0");
+    node.facts.cluster = Some(Uuid::from_u128(7));
+    node.facts.has_data = true;
+    nobody(model, "another one holds data, and it may hold more");
+
+    let mut old = Model::healthy(3);
+    old.lose_volume("demo-master-0");
+    let mut model = without_a_place("demo-replica-1");
+    model.pass_time(600_000);
+    model.lease = old.lease.clone();
+    nobody(model, "there was a master");
+}
+
+#[test]
+fn a_first_master_that_gets_no_place_is_waited_for() {
+    let mut model = without_a_place("demo-master-0");
+    for _ in 0..8 {
+        model.pass();
+    }
+    assert_eq!(model.master(), None);
+}
+
 #[test]
 fn an_operator_killed_at_any_step_of_the_first_start_goes_on() {
     for limit in 0..40 {
@@ -158,6 +237,7 @@ fn a_kept_volume_that_no_replica_would_have_waits_for_a_person() {
     model.cluster.spec.storage.retention = crate::crd::VolumeRetention::default();
     let kept = crate::world::ClaimSeen {
         requested: crate::crd::Amount::from("10Gi"),
+        blank: false,
     };
     model.claims.insert("data-demo-replica-1".into(), kept);
     model.pass();

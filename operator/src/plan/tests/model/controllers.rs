@@ -55,6 +55,7 @@ impl Model {
             let claim = names::claim(&self.cluster.pod(set, ordinal));
             self.claims.entry(claim).or_insert(ClaimSeen {
                 requested: Amount::from(size),
+                blank: true,
             });
             let node = Node {
                 facts: RoleFacts {
@@ -88,6 +89,7 @@ impl Model {
                 unlike: None,
                 permit_until: 0,
                 lag_ms: 0,
+                follows_since: 0,
             };
             self.nodes.insert((set, ordinal), node);
         }

@@ -2,7 +2,7 @@
 
 use super::life::adopt;
 use super::*;
-use crate::plan::SETTLED;
+use crate::plan::{SETTLED, status};
 
 impl Model {
     pub(crate) fn plan(&self) -> Plan {
@@ -60,6 +60,7 @@ impl Model {
         }
         if complete && plan.steps.len() < limit {
             self.status = plan.status.clone();
+            self.versions.push(self.status.clone());
         }
         self.pass_time(PASS_MS);
         plan
@@ -88,7 +89,10 @@ impl Model {
     fn carry_out(&mut self, step: &Step, handed_over: &mut Option<Position>) -> Result<(), String> {
         match step {
             Step::Record(memory) => {
+                let now = self.world().now;
                 Memory::write_to(memory, &mut self.status);
+                status::promoted(&mut self.status, self.cluster.generation, now);
+                self.versions.push(self.status.clone());
                 Ok(())
             }
             Step::Tell(note) => {
@@ -158,15 +162,17 @@ impl Model {
                 epoch,
                 master_address,
                 master_url,
-            } => self.command(
-                &to.pod,
-                &Command::Follow {
+            } => {
+                let follow = Command::Follow {
                     cluster: to.cluster,
                     epoch: *epoch,
                     master_address: master_address.clone(),
                     master_url: Some(master_url.clone()),
-                },
-            ),
+                };
+                self.command(&to.pod, &follow)?;
+                self.node(&to.pod).follows_since = self.now_ms;
+                Ok(())
+            }
             Step::Members {
                 to,
                 epoch,
@@ -185,6 +191,9 @@ impl Model {
                 role,
                 read_eligible,
             } => {
+                if self.labels_refused {
+                    return Err("pods may not be labelled".into());
+                }
                 let place = parse_pod("demo", pod).unwrap();
                 let node = self.nodes.get_mut(&place).ok_or("no such pod")?;
                 let pod = &mut node.pod;
@@ -200,12 +209,8 @@ impl Model {
                 Ok(())
             }
             Step::GrowClaim { claim, size } => {
-                self.claims.insert(
-                    claim.clone(),
-                    ClaimSeen {
-                        requested: Amount::from(size.as_str()),
-                    },
-                );
+                let seen = self.claims.get_mut(claim).ok_or("no such claim")?;
+                seen.requested = Amount::from(size.as_str());
                 Ok(())
             }
             Step::Orphan { set, .. } => {

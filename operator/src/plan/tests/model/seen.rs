@@ -127,7 +127,8 @@ impl Model {
         let others = self
             .nodes
             .iter()
-            .filter(|(p, n)| **p != place && following(n));
+            .filter(|(p, n)| **p != place && following(n))
+            .filter(|(_, n)| self.now_ms >= n.follows_since + self.heard_after);
         Some(
             others
                 .map(|((set, ordinal), node)| {
