@@ -68,8 +68,10 @@ pub struct Server {
     pub control_token: Option<Credential>,
     /// Largest body of a request, in bytes.
     pub max_body_bytes: usize,
-    /// Requests at once; more are refused.
+    /// Reads at once, and writes at once; more are refused.
     pub max_concurrent_requests: usize,
+    /// Memory that all requests together may take, in bytes: half of it for reads, half for writes.
+    pub request_memory_bytes: usize,
     /// How long a request may take.
     pub request_timeout: Duration,
     /// How long running requests may take to end when the node stops.

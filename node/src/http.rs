@@ -8,6 +8,7 @@
 mod answer;
 mod auth;
 mod body;
+mod budget;
 mod compute;
 mod control;
 mod data;
@@ -32,8 +33,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use tokio::sync::Semaphore;
 
+use self::budget::Budget;
 use crate::config::Config;
 use crate::lease::{Leadership, Permit};
 use crate::link::{LinkStats, ReplicaTable};
@@ -44,9 +45,6 @@ use crate::writer::WriterHandle;
 
 pub use ready::{Addresses, announce};
 pub use server::serve;
-
-/// As many bodies of the largest size may be in memory at once; of smaller ones accordingly more.
-const LARGEST_AT_ONCE: usize = 4;
 
 /// What the API needs of the rest of the node.
 pub struct Parts {
@@ -79,12 +77,7 @@ struct Inner {
     embedder: Arc<dyn Embedder>,
     started: Instant,
     stopping: AtomicBool,
-    /// Room for requests; more at once are refused.
-    room: Arc<Semaphore>,
-    /// Room for the bodies of all of them, in bytes.
-    body_room: Arc<Semaphore>,
-    /// What searches and embeddings run on.
-    cores: compute::Cores,
+    budget: Budget,
     forwarder: reqwest::Client,
 }
 
@@ -105,12 +98,8 @@ impl Api {
             .connect_timeout(Duration::from_secs(2))
             .pool_idle_timeout(Duration::from_secs(30))
             .build()?;
-        let body_room = parts
-            .config
-            .server
-            .max_body_bytes
-            .saturating_mul(LARGEST_AT_ONCE);
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let server = &parts.config.server;
+        let budget = Budget::new(server.request_memory_bytes, server.max_concurrent_requests);
         let permit = parts.leadership.permit();
         let metrics = Metrics::new(
             parts.store.clone(),
@@ -125,9 +114,7 @@ impl Api {
             embedder: Arc::new(HashEmbedder),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
-            room: Arc::new(Semaphore::new(parts.config.server.max_concurrent_requests)),
-            body_room: Arc::new(Semaphore::new(body_room.min(Semaphore::MAX_PERMITS))),
-            cores: compute::Cores::new(cores),
+            budget,
             forwarder,
             parts,
         })))

@@ -9,6 +9,7 @@
 mod control;
 mod follower;
 mod handle;
+mod puts;
 mod room;
 mod state;
 mod thread;
@@ -18,7 +19,6 @@ mod write;
 mod tests;
 
 use bytes::{Bytes, BytesMut};
-use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 use vectorizer_api::error::{ApiError, ErrorCode};
@@ -29,6 +29,7 @@ use vectorizer_replication::position::Position;
 use crate::store::{CollectionConfig, SnapshotHeader, SnapshotTrailer};
 
 pub use handle::WriterHandle;
+pub use puts::{PutError, Puts, too_large};
 pub use state::{Fault, NodeState, Progress};
 pub use thread::{Start, WriterOptions, start};
 
@@ -48,15 +49,6 @@ pub enum WriteRequest {
         name: String,
     },
     /// Inserts vectors, or replaces those of the same id.
-    Upsert {
-        /// The collection's name.
-        collection: String,
-        /// The vectors.
-        items: Vec<UpsertItem>,
-        /// Whether one bad item refuses all.
-        atomic: bool,
-    },
-    /// Inserts or replaces vectors that are encoded as log records already.
     Puts(EncodedPuts),
     /// Changes vectors that exist.
     Update {
@@ -93,17 +85,6 @@ pub struct EncodedPuts {
     pub records: BytesMut,
 }
 
-/// One vector to insert or replace.
-#[derive(Clone, Debug, PartialEq)]
-pub struct UpsertItem {
-    /// Its id.
-    pub id: String,
-    /// As many finite numbers as the collection has dimensions.
-    pub vector: Vec<f32>,
-    /// Its payload, kept as it is.
-    pub payload: Map<String, Value>,
-}
-
 /// One change of a vector that exists.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UpdateItem {
@@ -111,8 +92,8 @@ pub struct UpdateItem {
     pub id: String,
     /// The new vector; absent leaves it.
     pub vector: Option<Vec<f32>>,
-    /// Payload keys to set; absent leaves the payload, other keys stay.
-    pub payload: Option<Map<String, Value>>,
+    /// Payload keys to set, as a JSON object; absent leaves the payload, other keys stay.
+    pub payload: Option<Bytes>,
 }
 
 /// The answer to a write that was carried out.

@@ -4,12 +4,14 @@
 //! not know: a mistyped `atomic` must not be ignored. Answers may gain keys, except [`Collection`], which one client
 //! unpacks strictly.
 
+mod bounded;
 mod bulk;
 mod collections;
 mod numbers;
 mod search;
 mod vectors;
 
+pub use bounded::{MAX_BATCH_BYTES, MAX_ITEMS, MAX_NUMBERS, Present, is_too_much};
 pub use bulk::*;
 pub use collections::*;
 pub use search::*;

@@ -23,5 +23,7 @@ pub const ROLE_HEADER: &str = "x-vectorizer-role";
 pub const POSITION_HEADER: &str = "x-vectorizer-position";
 /// Request header of a write: replicas that must hold it before it is answered, when more than the cluster asks for.
 pub const ACKS_HEADER: &str = "x-vectorizer-acks";
+/// Answer header of a batch: how many of its items were refused; absent when none was.
+pub const FAILED_HEADER: &str = "x-vectorizer-failed";
 /// Request header of a forwarded write, so that it is never forwarded twice.
 pub const FORWARDED_HEADER: &str = "x-vectorizer-forwarded";

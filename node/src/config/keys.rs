@@ -27,6 +27,7 @@ pub(super) const KEYS: &[Key] = &[
     key("server.control_token_file", None, None),
     key("server.max_body_bytes", None, None),
     key("server.max_concurrent_requests", None, None),
+    key("server.request_memory_bytes", None, None),
     key("server.request_timeout_secs", None, None),
     key("server.shutdown_grace_secs", None, None),
     key("node.name", Some("VECTORIZER_NODE_NAME"), Some("name")),

@@ -49,6 +49,12 @@ pub(super) fn server(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Ser
         control_token: read_credential(reader, "server.control_token_file"),
         max_body_bytes: count(reader, "server.max_body_bytes", 1024..=1 << 30, 64 << 20),
         max_concurrent_requests: count(reader, "server.max_concurrent_requests", 1..=100_000, 512),
+        request_memory_bytes: count(
+            reader,
+            "server.request_memory_bytes",
+            8 << 20..=1 << 40,
+            1 << 30,
+        ),
         request_timeout: seconds(reader, "server.request_timeout_secs", 1, 60),
         shutdown_grace: seconds(reader, "server.shutdown_grace_secs", 0, 20),
     }

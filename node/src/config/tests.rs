@@ -178,6 +178,7 @@ fn without_a_section_there_is_no_replication_and_everything_has_a_default() {
     assert_eq!(config.server.bind_address.to_string(), "0.0.0.0:15002");
     assert_eq!(config.server.max_body_bytes, 64 << 20);
     assert_eq!(config.server.max_concurrent_requests, 512);
+    assert_eq!(config.server.request_memory_bytes, 1 << 30);
     assert_eq!(config.node.name, "a-host");
     assert_eq!(config.storage.durability, Durability::Always);
     assert_eq!(config.kubernetes, None);
@@ -305,6 +306,10 @@ fn every_bad_value_is_refused_with_its_path_and_what_would_be_right() {
         (
             "server.max_concurrent_requests=0",
             "a whole number from 1 to 100000",
+        ),
+        (
+            "server.request_memory_bytes=1",
+            "a whole number from 8388608 to 1099511627776",
         ),
         (
             "server.request_timeout_secs=0",

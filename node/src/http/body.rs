@@ -1,6 +1,5 @@
 //! What requests carry: JSON bodies, path segments, query strings. A refusal names the place of the bad value.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -10,57 +9,49 @@ use axum::http::{HeaderMap, header};
 use bytes::BytesMut;
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use vectorizer_api::data::is_too_much;
 use vectorizer_api::error::{ApiError, ErrorCode};
 
 use super::Api;
 use super::answer::{Refusal, invalid};
+use super::budget::Share;
+use super::compute::compute;
 
 /// Bodies above this many bytes are parsed beside the threads that serve everybody else.
 pub(super) const LARGE: usize = 256 << 10;
 
-/// A body that has been read, and its share of the room for bodies.
-pub(super) struct Measured {
-    pub bytes: Bytes,
-    pub share: Option<OwnedSemaphorePermit>,
-}
-
-/// How much may be read.
-pub(super) struct Limits<'a> {
-    /// Of one body, in bytes.
-    pub bytes: usize,
-    /// Until all of it is there.
-    pub time: Duration,
-    /// Of all bodies together, in bytes.
-    pub room: &'a Arc<Semaphore>,
-}
-
-/// Reads a body, bounded in size and time, and together with all others.
+/// Reads a body of at most `limit` bytes that arrives within `time`; it counts for its request's share as it comes.
 pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
-    limits: Limits<'_>,
-) -> Result<Measured, ApiError> {
-    let limit = limits.bytes;
+    (limit, time): (usize, Duration),
+    share: Option<&Share>,
+) -> Result<Bytes, ApiError> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit as u64) {
         return Err(too_large(limit));
     }
-    let read = tokio::time::timeout(limits.time, read_all(body, limit, limits.room));
+    let announced = announced.and_then(|length| usize::try_from(length).ok());
+    let read = tokio::time::timeout(time, read_all(body, limit, announced.unwrap_or(0), share));
     read.await.unwrap_or_else(|_| {
         Err(ApiError::new(
             ErrorCode::InvalidRequest,
-            format!("the body did not arrive within {} s", limits.time.as_secs()),
+            format!("the body did not arrive within {} s", time.as_secs()),
         ))
     })
 }
 
-async fn read_all(body: Body, limit: usize, room: &Arc<Semaphore>) -> Result<Measured, ApiError> {
+async fn read_all(
+    body: Body,
+    limit: usize,
+    announced: usize,
+    share: Option<&Share>,
+) -> Result<Bytes, ApiError> {
     let mut chunks = body.into_data_stream();
-    let mut all = BytesMut::new();
-    let mut share: Option<OwnedSemaphorePermit> = None;
+    // Of the system's memory, a large body takes only what has come: what is announced is not touched.
+    let mut all = BytesMut::with_capacity(announced);
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|error| {
             ApiError::new(
@@ -71,24 +62,12 @@ async fn read_all(body: Body, limit: usize, room: &Arc<Semaphore>) -> Result<Mea
         if all.len() + chunk.len() > limit {
             return Err(too_large(limit));
         }
-        let size = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
-        // Never waited for: bodies that wait for each other's room would wait for ever.
-        let more = room.clone().try_acquire_many_owned(size).map_err(|_| {
-            ApiError::new(
-                ErrorCode::TooManyRequests,
-                "too many large bodies are being read at once: send this one again in a second",
-            )
-        })?;
-        match &mut share {
-            Some(share) => share.merge(more),
-            None => share = Some(more),
+        if let Some(share) = share {
+            share.take(chunk.len())?;
         }
         all.extend_from_slice(&chunk);
     }
-    Ok(Measured {
-        bytes: all.freeze(),
-        share,
-    })
+    Ok(all.freeze())
 }
 
 fn too_large(limit: usize) -> ApiError {
@@ -104,20 +83,22 @@ pub(super) struct Input<T>(pub T);
 impl<T: DeserializeOwned + Send + 'static> FromRequest<Api> for Input<T> {
     type Rejection = Refusal;
 
-    async fn from_request(request: Request, _: &Api) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Refusal> {
         is_json(request.headers())?;
+        let share = request.extensions().get::<Share>().cloned();
         // The guard has read and measured it.
         let bytes = axum::body::to_bytes(request.into_body(), usize::MAX)
             .await
             .map_err(|error| Refusal::new(ErrorCode::InvalidRequest, error.to_string()))?;
-        let parsed = if bytes.len() > LARGE {
-            tokio::task::spawn_blocking(move || parse(&bytes))
-                .await
-                .map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()))?
-        } else {
-            parse(&bytes)
+        let parsed = match share {
+            Some(share) if bytes.len() > LARGE => {
+                // What is kept of it as text.
+                share.take(bytes.len())?;
+                compute(api, &share, move |_, _| parse(&bytes)).await?
+            }
+            Some(_) | None => parse(&bytes)?,
         };
-        Ok(Input(parsed?))
+        Ok(Input(parsed))
     }
 }
 
@@ -159,7 +140,12 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
             (_, Some((field, _))) => format!("{path}.{field}"),
             (_, None) => path,
         };
-        invalid(&path, text)
+        let mut error = invalid(&path, &text);
+        if is_too_much(&text) {
+            error.error_type = ErrorCode::PayloadTooLarge;
+            error.status_code = error.error_type.status();
+        }
+        error
     })?;
     reader.end().map_err(|error| invalid("body", error))?;
     Ok(value)

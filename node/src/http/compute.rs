@@ -14,14 +14,15 @@ use vectorizer_api::error::{ApiError, ErrorCode};
 
 use super::Api;
 use super::answer::Refusal;
+use super::budget::Share;
 use crate::store::{Cancel, Cancelled};
 
 /// For so long a piece of work goes on before it lets others have its core.
 const TURN: Duration = Duration::from_millis(20);
-/// Pieces of work that are begun and not done, at most: each has a thread of the runtime's, which has 512.
+/// Pieces of work of a room that are begun and not done, at most: each has a thread of the runtime's, which has 512.
 const MOST_BEGUN: usize = 128;
 
-/// The cores that all such work shares. Cheap to clone.
+/// The cores that such work of one room shares. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Cores {
     free: Arc<Semaphore>,
@@ -117,9 +118,10 @@ impl Cancel for Turn {
     }
 }
 
-/// Runs what keeps a core busy, within the time limit of requests.
+/// Runs what keeps a core busy, within the time limit of requests, on the cores of its request's room.
 pub(super) async fn compute<T, E>(
     api: &Api,
+    share: &Share,
     work: impl FnOnce(&Api, &dyn Cancel) -> Result<T, E> + Send + 'static,
 ) -> Result<T, Refusal>
 where
@@ -128,11 +130,8 @@ where
 {
     let time = api.config.server.request_timeout;
     let of_work = api.clone();
-    let done = api
-        .0
-        .cores
-        .run(time, move |cancel| work(&of_work, cancel))
-        .await;
+    let cores = share.room().cores();
+    let done = cores.run(time, move |cancel| work(&of_work, cancel)).await;
     done.unwrap_or_else(|| {
         Err(Refusal::new(
             ErrorCode::Unavailable,

@@ -6,13 +6,11 @@ mod bulk;
 mod collections;
 mod insert;
 mod search;
+mod text;
 mod vectors;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use serde_json::Value;
-use vectorizer_api::data::{Payload, TEXT_KEY};
 use vectorizer_api::error::ErrorCode;
 
 pub(super) use bulk::bulk;
@@ -28,9 +26,6 @@ pub(super) use vectors::{
 use super::Api;
 use super::answer::Refusal;
 use crate::store::Collection;
-
-/// Payloads may be nested this deep, so that whoever reads them can.
-const MAX_DEPTH: usize = 64;
 
 fn find(api: &Api, name: &str) -> Result<Arc<Collection>, Refusal> {
     api.store.collection(name).ok_or_else(|| {
@@ -50,39 +45,4 @@ fn same_collection(path: &str, body: Option<&str>) -> Result<(), Refusal> {
         )),
         Some(_) | None => Ok(()),
     }
-}
-
-/// The text, and the payload without it.
-fn split(payload: &Payload) -> (Option<String>, Payload) {
-    let mut metadata = payload.clone();
-    let content = match metadata.remove(TEXT_KEY) {
-        Some(Value::String(text)) => Some(text),
-        Some(other) => {
-            metadata.insert(TEXT_KEY.to_owned(), other);
-            None
-        }
-        None => None,
-    };
-    (content, metadata)
-}
-
-fn payload_of(bytes: &Bytes) -> Payload {
-    // It was an object when it was written, and its checksum has been verified since.
-    serde_json::from_slice(bytes).unwrap_or_default()
-}
-
-/// Whether a payload is nested no deeper than allowed. Walks without recursion: the depth is what is in question.
-fn is_shallow(payload: &Payload) -> bool {
-    let mut left: Vec<(usize, &Value)> = payload.values().map(|value| (1, value)).collect();
-    while let Some((depth, value)) = left.pop() {
-        if depth > MAX_DEPTH {
-            return false;
-        }
-        match value {
-            Value::Array(items) => left.extend(items.iter().map(|item| (depth + 1, item))),
-            Value::Object(object) => left.extend(object.values().map(|item| (depth + 1, item))),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-        }
-    }
-    true
 }

@@ -144,6 +144,10 @@ fn of_data() -> Vec<Endpoint> {
     const PAGE: &[(&str, &str)] = &[
         ("limit", "Vectors on the page, 1 to 1000; 10 by default"),
         ("offset", "Vectors to leave out before it; 0 by default"),
+        (
+            "after",
+            "In place of offset: the `next` of the page before, or empty for the first page",
+        ),
     ];
     vec![
         Endpoint::post(

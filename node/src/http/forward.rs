@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use vectorizer_api::error::{ApiError, ErrorCode};
-use vectorizer_api::{ACKS_HEADER, FORWARDED_HEADER, POSITION_HEADER, ROLE_HEADER};
+use vectorizer_api::{ACKS_HEADER, FAILED_HEADER, FORWARDED_HEADER, POSITION_HEADER, ROLE_HEADER};
 
 use super::Api;
 use super::answer::refuse;
@@ -20,11 +20,12 @@ const ASKED: [HeaderName; 4] = [
     HeaderName::from_static(ACKS_HEADER),
 ];
 /// Headers of the answer that are passed back.
-const ANSWERED: [HeaderName; 4] = [
+const ANSWERED: [HeaderName; 5] = [
     CONTENT_TYPE,
     RETRY_AFTER,
     HeaderName::from_static(ROLE_HEADER),
     HeaderName::from_static(POSITION_HEADER),
+    HeaderName::from_static(FAILED_HEADER),
 ];
 
 /// What became of a forwarded write.

@@ -91,7 +91,7 @@ pub(super) fn describe(all: &[Endpoint]) -> Value {
         "info": {
             "title": "vectorizer-node",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "A vector store that replicates itself. Every answer carries X-Vectorizer-Role and X-Vectorizer-Position; a read that sends X-Vectorizer-Position waits for it.",
+            "description": "A vector store that replicates itself. Every answer carries X-Vectorizer-Role and X-Vectorizer-Position; a read that sends X-Vectorizer-Position waits for it. A batch of which some items were refused is answered with 200 all the same: X-Vectorizer-Failed says how many, `results` which and why.",
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "paths": paths,
@@ -114,7 +114,8 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
         )
     });
     let of_query = endpoint.query.iter().map(|(name, description)| {
-        json!({ "name": name, "in": "query", "description": description, "schema": { "type": "integer" } })
+        let kind = if *name == "after" { "string" } else { "integer" };
+        json!({ "name": name, "in": "query", "description": description, "schema": { "type": kind } })
     });
     of_path.chain(of_query).collect()
 }

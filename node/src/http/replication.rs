@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use serde_json::json;
 use uuid::Uuid;
 use vectorizer_api::error::{ApiError, ErrorCode};
@@ -13,8 +14,9 @@ use vectorizer_api::replication::{
 use vectorizer_replication::roster::Forgotten;
 
 use super::Api;
-use super::answer::Refusal;
+use super::answer::{Answer, Refusal};
 use super::body::{At, Input};
+use super::budget::Share;
 use super::reads;
 use crate::store::StoreDigest;
 use crate::writer::NodeState;
@@ -130,7 +132,7 @@ pub(super) async fn stats(State(api): State<Api>) -> Json<Stats> {
 }
 
 /// `GET /replication/digest`.
-pub(super) async fn digest(State(api): State<Api>) -> Json<Digests> {
+pub(super) async fn digest(State(api): State<Api>, share: Share) -> Result<Response, Refusal> {
     let StoreDigest {
         position,
         chain,
@@ -139,7 +141,10 @@ pub(super) async fn digest(State(api): State<Api>) -> Json<Digests> {
         collections,
     } = api.store.digests();
     let collections = collections.into_iter();
-    Json(Digests {
+    let mut answer = Answer::new(&share);
+    // It has no pages. Each collection takes more memory than it does here.
+    answer.allow(usize::MAX);
+    answer.put(&Digests {
         position,
         chain,
         history,
@@ -151,7 +156,8 @@ pub(super) async fn digest(State(api): State<Api>) -> Json<Digests> {
                 digest: digest.to_string(),
             })
             .collect(),
-    })
+    })?;
+    Ok(answer.finish())
 }
 
 /// `GET /replication/replicas`.

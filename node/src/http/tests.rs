@@ -2,6 +2,7 @@
 
 mod access;
 mod bad_input;
+mod budget;
 mod bulk;
 mod data;
 mod given_up;

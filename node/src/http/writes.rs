@@ -19,6 +19,7 @@ use vectorizer_replication::position::Position;
 
 use super::Api;
 use super::answer::{Held, Refusal, invalid, refuse};
+use super::budget::Share;
 use super::forward::{Forwarded, forward};
 use crate::config::Durability;
 use crate::writer::{NodeState, WriteReply, WriteRequest};
@@ -104,6 +105,10 @@ pub(super) async fn admit(api: &Api, parts: Parts, bytes: Bytes, next: Next) -> 
                 }
             }
             Way::Here => {
+                if let Some(share) = parts.extensions.get::<Share>() {
+                    // What an earlier attempt took is given back.
+                    share.keep(bytes.len());
+                }
                 let request = Request::from_parts(parts.clone(), Body::from(bytes.clone()));
                 let answer = ASKED.scope(asked, next.clone().run(request)).await;
                 if answer.extensions().get::<Held>().is_none() {

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::BytesMut;
-use serde_json::{Map, json};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -26,8 +26,8 @@ use super::*;
 use crate::data_dir::DataDir;
 use crate::journal::JournalOptions;
 use crate::lease::Permit;
-use crate::store::{CollectionConfig, Metric, Op, Record};
-use crate::writer::{UpsertItem, WriteRequest, WriterOptions, start};
+use crate::store::{CollectionConfig, Metric, Numbers, Op, Record};
+use crate::writer::{Puts, WriteRequest, WriterOptions, start};
 
 const CLUSTER: Uuid = Uuid::from_u128(0xc1);
 /// No wait takes longer, even on a busy machine, unless it would take for ever.
@@ -118,16 +118,15 @@ impl Node {
     }
 
     async fn put(&self, ids: std::ops::Range<u32>) {
-        let item = |id| UpsertItem {
-            id: format!("{id}"),
-            vector: vec![id as f32, 1.0],
-            payload: Map::from_iter([("n".to_owned(), json!(id))]),
-        };
-        let write = WriteRequest::Upsert {
-            collection: "c".into(),
-            items: ids.map(item).collect(),
-            atomic: true,
-        };
+        let collection = self.context.store.collection("c").unwrap();
+        let ids: Vec<_> = ids.map(|id| (id as f32, id.to_string())).collect();
+        let mut puts = Puts::new(&collection, 0);
+        for (number, id) in &ids {
+            let payload = json!({ "n": number }).to_string();
+            let vector = Numbers::Floats(&[*number, 1.0]);
+            puts.push(id, vector, payload.as_bytes()).unwrap();
+        }
+        let write = WriteRequest::Puts(puts.finish());
         self.context.writer.write(write).await.unwrap();
     }
 

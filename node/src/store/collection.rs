@@ -13,7 +13,8 @@ use super::cancel::{Cancel, Cancelled};
 use super::config::CollectionConfig;
 use super::digest::{Digest, catalog_hash};
 use super::hybrid::TermIndex;
-use super::slots::Slots;
+use super::record::put_len;
+use super::slots::{SHARDS, Slots, shard};
 
 /// What is known of a collection without reading its vectors.
 #[derive(Clone, PartialEq, Debug)]
@@ -141,14 +142,31 @@ impl Collection {
         content.record(at)
     }
 
-    /// `limit` vectors in the order of their ids, after the first `offset`. Looks at every id, block by block, from the
-    /// highest slot down, as vectors move to lower ones only.
+    /// `limit` vectors in the order of their ids, after the first `offset`.
     pub fn list(
         &self,
         limit: usize,
         offset: usize,
         cancel: &dyn Cancel,
     ) -> Result<Page, Cancelled> {
+        let ids = self.ids(limit, offset, cancel)?;
+        let mut records = Vec::with_capacity(ids.len());
+        for id in &ids {
+            cancel.check()?;
+            records.extend(self.get(id));
+        }
+        let total = self.count();
+        Ok(Page { total, records })
+    }
+
+    /// The ids of `limit` vectors in their order, after the first `offset`. Looks at every id, block by block, from the
+    /// highest slot down, as vectors move to lower ones only.
+    pub fn ids(
+        &self,
+        limit: usize,
+        offset: usize,
+        cancel: &dyn Cancel,
+    ) -> Result<Vec<Arc<str>>, Cancelled> {
         let mut ids: Vec<Arc<str>> = Vec::new();
         let mut end = usize::MAX;
         while end > 0 {
@@ -159,7 +177,6 @@ impl Collection {
             ids.extend((start..end).filter_map(|at| Some(content.slots.slot(at)?.id.clone())));
             end = start;
         }
-        let total = ids.len() as u64;
         let end = offset.saturating_add(limit).min(ids.len());
         // Only the page has to be in order, and what is before it before it.
         if offset < end && end < ids.len() {
@@ -170,17 +187,52 @@ impl Collection {
         if 0 < offset && offset < end {
             ids.select_nth_unstable(offset);
         }
-        let page = ids.get_mut(offset..end).unwrap_or_default();
+        let mut page = ids.get(offset..end).unwrap_or_default().to_vec();
         page.sort_unstable();
-        let mut records = Vec::with_capacity(page.len());
-        for (at, id) in page.iter().enumerate() {
+        // One that was deleted and written again between two blocks, or moved, is there twice.
+        page.dedup();
+        Ok(page)
+    }
+
+    /// The ids of `limit` vectors that come after this one, or of the first ones after an empty one, in an order that no
+    /// write changes: by a part of the id's hash, then by the id. Looks at one part in 64 of all ids at a time, so that
+    /// going through all is nearly linear.
+    pub fn ids_after(
+        &self,
+        after: &str,
+        limit: usize,
+        cancel: &dyn Cancel,
+    ) -> Result<Vec<Arc<str>>, Cancelled> {
+        let begin = if after.is_empty() { 0 } else { shard(after) };
+        let mut page: Vec<Arc<str>> = Vec::new();
+        for at in begin..SHARDS {
             cancel.check()?;
-            // One that was deleted and written again between two blocks, or moved, is there twice.
-            if at == 0 || page[at - 1] != *id {
-                records.extend(self.get(id));
+            let mut ids: Vec<Arc<str>> = {
+                let content = self.read();
+                let ids = content.slots.ids_in(at);
+                ids.filter(|id| at > begin || &***id > after)
+                    .cloned()
+                    .collect()
+            };
+            ids.sort_unstable();
+            ids.truncate(limit - page.len());
+            page.append(&mut ids);
+            if page.len() == limit {
+                break;
             }
         }
-        Ok(Page { total, records })
+        Ok(page)
+    }
+
+    /// Bytes that the record of a vector takes in the log; `None` when there is none of that id.
+    pub fn record_len(&self, id: &str) -> Option<usize> {
+        let content = self.read();
+        let slot = content.slots.slot(content.slots.find(id)?)?;
+        Some(put_len(
+            id.len(),
+            self.config.dimension * 4,
+            slot.payload.len(),
+        ))
     }
 
     /// Writes a vector of the right dimension if `version` is newer than what is there.

@@ -169,18 +169,33 @@ impl<'a> Op<'a> {
     }
 }
 
-/// Appends a [`Record::Put`] whose vector is encoded already: f32 each, little endian.
-pub fn encode_put(out: &mut BytesMut, incarnation: u64, id: &str, vector: &[u8], payload: &[u8]) {
+/// Appends a [`Record::Put`].
+pub fn encode_put(
+    out: &mut BytesMut,
+    incarnation: u64,
+    id: &str,
+    vector: Numbers<'_>,
+    payload: &[u8],
+) {
     let start = out.len();
     out.put_u32_le(0); // the length, filled in below
+    put_fields(out, incarnation, id, vector, payload);
+    let len = (out.len() - start - 4) as u32;
+    out[start..start + 4].copy_from_slice(&len.to_le_bytes());
+}
+
+fn put_fields(out: &mut BytesMut, incarnation: u64, id: &str, vector: Numbers<'_>, payload: &[u8]) {
     out.put_u8(PUT);
     out.put_u64_le(incarnation);
     put_text(out, id);
-    out.put_u32_le((vector.len() / 4) as u32);
-    out.put_slice(vector);
+    match vector {
+        Numbers::Floats(floats) => put_vector(out, floats),
+        Numbers::Bytes(bytes) => {
+            out.put_u32_le((bytes.len() / 4) as u32);
+            out.put_slice(bytes);
+        }
+    }
     put_blob(out, payload);
-    let len = (out.len() - start - 4) as u32;
-    out[start..start + 4].copy_from_slice(&len.to_le_bytes());
 }
 
 /// Bytes that [`encode_put`] takes for an id, a vector and a payload of these lengths.
@@ -240,13 +255,7 @@ impl Record {
                 id,
                 vector,
                 payload,
-            } => {
-                out.put_u8(PUT);
-                out.put_u64_le(*incarnation);
-                put_text(out, id);
-                put_vector(out, vector);
-                put_blob(out, payload);
-            }
+            } => put_fields(out, *incarnation, id, Numbers::Floats(vector), payload),
             Record::Delete { incarnation, id } => {
                 out.put_u8(5);
                 out.put_u64_le(*incarnation);

@@ -19,7 +19,8 @@ const MAX_BLOCK_SLOTS: usize = 4_096;
 const MIN_BLOCK_SLOTS: usize = 16;
 /// Numbers in a block, about.
 const BLOCK_FLOATS: usize = 1 << 20;
-const SHARDS: usize = 64;
+/// Parts of the index of ids.
+pub(super) const SHARDS: usize = 64;
 
 /// One vector without its numbers.
 pub(super) struct Slot {
@@ -144,6 +145,11 @@ impl Slots {
         &self.blocks[at / self.block_slots].vectors[start..start + self.dimension]
     }
 
+    /// The ids in a part of the index.
+    pub(super) fn ids_in(&self, shard: usize) -> impl Iterator<Item = &Arc<str>> {
+        self.ids.get(shard).into_iter().flat_map(HashMap::keys)
+    }
+
     pub(super) fn find(&self, id: &str) -> Option<usize> {
         self.ids.get(shard(id))?.get(id).map(|at| *at as usize)
     }
@@ -257,7 +263,8 @@ impl Slots {
     }
 }
 
-fn shard(id: &str) -> usize {
+/// In which part of the index an id is.
+pub(super) fn shard(id: &str) -> usize {
     (xxhash_rust::xxh3::xxh3_64(id.as_bytes()) >> 58) as usize
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use vectorizer_api::replication::Role;
 
@@ -18,7 +18,7 @@ use crate::config::Durability;
 use crate::data_dir::DataDir;
 use crate::journal::JournalOptions;
 use crate::lease::{Permit, boot_time_ms};
-use crate::store::{CollectionConfig, Metric, Record, Store};
+use crate::store::{CollectionConfig, Metric, Numbers, Record, Store};
 
 struct Node {
     writer: WriterHandle,
@@ -81,30 +81,20 @@ fn create(name: &str) -> WriteRequest {
     }
 }
 
-fn object(value: Value) -> Map<String, Value> {
-    value.as_object().cloned().unwrap()
-}
-
-fn item(id: &str, vector: &[f32]) -> UpsertItem {
-    UpsertItem {
-        id: id.into(),
-        vector: vector.to_vec(),
-        payload: object(json!({ "n": id })),
+/// Vectors for collection `c`, each with its id in its payload.
+fn puts(store: &Store, ids: &[&str]) -> WriteRequest {
+    let collection = store.collection("c").unwrap();
+    let mut puts = Puts::new(&collection, 0);
+    for id in ids {
+        let payload = json!({ "n": id }).to_string();
+        let vector = Numbers::Floats(&[1.0, 2.0]);
+        puts.push(id, vector, payload.as_bytes()).unwrap();
     }
-}
-
-fn upsert(items: Vec<UpsertItem>, atomic: bool) -> WriteRequest {
-    WriteRequest::Upsert {
-        collection: "c".into(),
-        items,
-        atomic,
-    }
+    WriteRequest::Puts(puts.finish())
 }
 
 async fn put(node: &Node, id: &str) -> Result<WriteReply, WriteError> {
-    node.writer
-        .write(upsert(vec![item(id, &[1.0, 2.0])], true))
-        .await
+    node.writer.write(puts(&node.store, &[id])).await
 }
 
 fn code(error: &WriteError) -> ErrorCode {
@@ -198,44 +188,6 @@ async fn a_restarted_master_comes_back_at_its_position_and_writes_only_in_a_new_
 }
 
 #[tokio::test]
-async fn bad_items_of_a_batch_are_refused_alone_or_all_together_when_atomic() {
-    let dir = TempDir::new().unwrap();
-    let node = master(dir.path()).await;
-    node.writer.write(create("c")).await.unwrap();
-    let items = || {
-        vec![
-            item("good", &[1.0, 0.0]),
-            item("short", &[1.0]),
-            item("nan", &[f32::NAN, 0.0]),
-            item("good", &[0.0, 1.0]),
-        ]
-    };
-    let before = node.writer.progress().borrow().end;
-    let error = node.writer.write(upsert(items(), true)).await.unwrap_err();
-    assert_eq!(code(&error), ErrorCode::InvalidRequest);
-    assert!(
-        format!("{error:?}").contains("item 1 (`short`)"),
-        "{error:?}"
-    );
-    assert_eq!(
-        node.writer.progress().borrow().end,
-        before,
-        "an atomic refusal changes nothing"
-    );
-
-    let reply = node.writer.write(upsert(items(), false)).await.unwrap();
-    let good: Vec<bool> = reply.results.iter().map(|r| r.outcome.is_ok()).collect();
-    assert_eq!(good, [true, false, false, false]);
-    assert_eq!(
-        reply.position.offset,
-        before.position.offset + 1,
-        "one operation for the one good item"
-    );
-    let stored = node.store.collection("c").unwrap().get("good").unwrap();
-    assert_eq!(stored.vector.len(), 2);
-}
-
-#[tokio::test]
 async fn an_update_is_logged_as_the_whole_record_that_it_results_in() {
     let dir = TempDir::new().unwrap();
     let node = master(dir.path()).await;
@@ -244,7 +196,7 @@ async fn an_update_is_logged_as_the_whole_record_that_it_results_in() {
     let change = UpdateItem {
         id: "a".into(),
         vector: None,
-        payload: Some(object(json!({ "tag": "new" }))),
+        payload: Some(Bytes::from_static(br#"{"tag":"new"}"#)),
     };
     let missing = UpdateItem {
         id: "none".into(),
@@ -464,7 +416,12 @@ async fn a_replica_appends_what_fits_and_stops_at_what_does_not() {
     put(&from, "x").await.unwrap();
     let to = replica(b.path(), 1).await;
     assert_eq!(
-        code(&put(&to, "y").await.unwrap_err()),
+        code(
+            &to.writer
+                .write(puts(&from.store, &["y"]))
+                .await
+                .unwrap_err()
+        ),
         ErrorCode::NotMaster
     );
     let session = to.writer.accept_master(1, CLUSTER).await.unwrap();

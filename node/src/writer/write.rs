@@ -6,21 +6,26 @@
 use std::collections::{BTreeMap, HashSet};
 
 use bytes::{Bytes, BytesMut};
-use serde_json::value::{RawValue, to_raw_value};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
+use vectorizer_api::data::MAX_BATCH_BYTES;
 use vectorizer_api::error::{ApiError, ErrorCode};
 use vectorizer_replication::batch::HEADER_LEN;
 use vectorizer_replication::command::Standing;
 use vectorizer_replication::position::Position;
 
+use super::puts::{TWICE, check_vector, too_large};
 use super::thread::{Writer, unix_time_ms};
-use super::{EncodedPuts, ItemResult, UpdateItem, UpsertItem, WriteError, WriteRequest};
-use crate::store::{Collection, Record, validate_id, validate_name};
+use super::{EncodedPuts, ItemResult, UpdateItem, WriteError, WriteRequest};
+use crate::store::{Collection, Numbers, Record, encode_put, put_len, validate_name};
 
-/// A batch's encoded records must stay below this many bytes, so that one log batch holds them.
-const MAX_RECORDS_BYTES: usize = 15 * 1024 * 1024;
-
-type Items = Vec<(ItemResult, Option<Record>)>;
+/// A batch while it is looked at item by item.
+struct Batched {
+    atomic: bool,
+    results: Vec<ItemResult>,
+    /// With [`HEADER_LEN`] bytes of room before them.
+    records: BytesMut,
+    count: u32,
+}
 
 impl Writer {
     pub(super) fn write(
@@ -32,7 +37,8 @@ impl Writer {
             request,
             WriteRequest::Delete { .. } | WriteRequest::DropCollection { .. }
         );
-        let (results, records) = match request {
+        let mut batched = Batched::new(false);
+        match request {
             WriteRequest::CreateCollection { name, config } => {
                 validate_name(&name)
                     .and_then(|()| config.validate())
@@ -45,26 +51,15 @@ impl Writer {
                         ),
                     ));
                 }
-                (
-                    Vec::new(),
-                    vec![Record::CreateCollection {
-                        name,
-                        config,
-                        created_ms: unix_time_ms(),
-                    }],
-                )
+                batched.add(&Record::CreateCollection {
+                    name,
+                    config,
+                    created_ms: unix_time_ms(),
+                });
             }
             WriteRequest::DropCollection { name } => {
                 let incarnation = self.find(&name)?.incarnation();
-                (Vec::new(), vec![Record::DropCollection { incarnation }])
-            }
-            WriteRequest::Upsert {
-                collection,
-                items,
-                atomic,
-            } => {
-                let collection = self.find(&collection)?;
-                settle(atomic, upsert(&collection, items))?
+                batched.add(&Record::DropCollection { incarnation });
             }
             WriteRequest::Puts(puts) => {
                 return Ok((self.write_encoded(epoch, puts)?, Vec::new()));
@@ -74,28 +69,29 @@ impl Writer {
                 items,
                 atomic,
             } => {
-                let collection = self.find(&collection)?;
-                settle(atomic, update(&collection, items))?
+                batched.atomic = atomic;
+                update(&*self.find(&collection)?, items, &mut batched)?;
             }
             WriteRequest::Delete {
                 collection,
                 ids,
                 atomic,
             } => {
-                let collection = self.find(&collection)?;
-                settle(atomic, delete(&collection, ids))?
+                batched.atomic = atomic;
+                delete(&*self.find(&collection)?, ids, &mut batched)?;
             }
-        };
-        if records.is_empty() {
+        }
+        let Batched {
+            results,
+            records,
+            count,
+            ..
+        } = batched;
+        if count == 0 {
             // Nothing to write: every item was refused. The reply still says from which position on that was so.
             return Ok((self.journal.end().position, results));
         }
-        let mut encoded = BytesMut::zeroed(HEADER_LEN);
-        for record in &records {
-            record.encode(&mut encoded);
-        }
-        let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
-        Ok((self.append(epoch, count, encoded, grows)?, results))
+        Ok((self.append(epoch, count, records, grows)?, results))
     }
 
     /// Records that were checked and encoded before they came here: all that can have changed since is the catalog.
@@ -124,15 +120,6 @@ impl Writer {
         records: BytesMut,
         grows: bool,
     ) -> Result<Position, WriteError> {
-        if records.len() > MAX_RECORDS_BYTES {
-            return Err(WriteError::new(
-                ErrorCode::PayloadTooLarge,
-                format!(
-                    "the batch takes {} bytes in the log; at most {MAX_RECORDS_BYTES} fit: send it in parts",
-                    records.len()
-                ),
-            ));
-        }
         self.room_for(records.len(), grows)
             .map_err(|full| WriteError::new(ErrorCode::DiskFull, full))?;
         Ok(self.append_own(epoch, count, records))
@@ -194,187 +181,133 @@ fn invalid(error: impl std::fmt::Display) -> WriteError {
     WriteError::new(ErrorCode::InvalidRequest, error.to_string())
 }
 
-/// Splits results from records; with `atomic`, the first bad item refuses all.
-fn settle(atomic: bool, items: Items) -> Result<(Vec<ItemResult>, Vec<Record>), WriteError> {
-    if atomic
-        && let Some((at, bad)) = items
-            .iter()
-            .enumerate()
-            .find(|(_, (r, _))| r.outcome.is_err())
-    {
-        let mut error = match &bad.0.outcome {
-            Err(error) => error.clone(),
-            Ok(()) => ApiError::new(ErrorCode::Internal, "an item is both good and bad"),
-        };
-        error.message = format!(
-            "item {at} (`{}`): {}; nothing was changed (atomic)",
-            bad.0.id, error.message
-        );
-        return Err(WriteError::Api(error));
-    }
-    let (results, records): (Vec<_>, Vec<_>) = items.into_iter().unzip();
-    Ok((results, records.into_iter().flatten().collect()))
-}
-
-fn good(id: String, record: Record) -> (ItemResult, Option<Record>) {
-    (
-        ItemResult {
-            id,
-            outcome: Ok(()),
-        },
-        Some(record),
-    )
-}
-
-fn bad(id: String, code: ErrorCode, message: impl Into<String>) -> (ItemResult, Option<Record>) {
-    (
-        ItemResult {
-            id,
-            outcome: Err(ApiError::new(code, message)),
-        },
-        None,
-    )
-}
-
-/// The second item of the same id in one batch is refused: which of the two was meant is not for the node to guess.
-fn seen_twice(seen: &mut HashSet<String>, id: &str) -> bool {
-    !seen.insert(id.to_owned())
-}
-
-const TWICE: &str = "this id occurs earlier in the same batch; send each id once";
-
-fn upsert(collection: &Collection, items: Vec<UpsertItem>) -> Items {
-    let mut seen = HashSet::new();
-    items
-        .into_iter()
-        .map(
-            |UpsertItem {
-                 id,
-                 vector,
-                 payload,
-             }| {
-                if let Err(error) = validate_id(&id) {
-                    return bad(id, ErrorCode::InvalidRequest, error.to_string());
-                }
-                if seen_twice(&mut seen, &id) {
-                    return bad(id, ErrorCode::InvalidRequest, TWICE);
-                }
-                if let Err(error) = check_vector(collection, &vector) {
-                    return bad(id, ErrorCode::InvalidRequest, error.to_string());
-                }
-                let payload = encode_payload(&payload);
-                good(
-                    id.clone(),
-                    Record::Put {
-                        incarnation: collection.incarnation(),
-                        id,
-                        vector,
-                        payload,
-                    },
-                )
-            },
-        )
-        .collect()
-}
-
-fn update(collection: &Collection, items: Vec<UpdateItem>) -> Items {
-    let mut seen = HashSet::new();
-    items
-        .into_iter()
-        .map(
-            |UpdateItem {
-                 id,
-                 vector,
-                 payload,
-             }| {
-                if seen_twice(&mut seen, &id) {
-                    return bad(id, ErrorCode::InvalidRequest, TWICE);
-                }
-                let Some(old) = collection.get(&id) else {
-                    return missing(id);
-                };
-                if let Some(error) = vector
-                    .as_ref()
-                    .and_then(|v| check_vector(collection, v).err())
-                {
-                    return bad(id, ErrorCode::InvalidRequest, error.to_string());
-                }
-                let payload = match payload {
-                    None => old.payload,
-                    Some(changes) => merge(&old.payload, &changes),
-                };
-                let vector = vector.unwrap_or(old.vector);
-                good(
-                    id.clone(),
-                    Record::Put {
-                        incarnation: collection.incarnation(),
-                        id,
-                        vector,
-                        payload,
-                    },
-                )
-            },
-        )
-        .collect()
-}
-
-fn delete(collection: &Collection, ids: Vec<String>) -> Items {
-    let mut seen = HashSet::new();
-    ids.into_iter()
-        .map(|id| {
-            if seen_twice(&mut seen, &id) {
-                return bad(id, ErrorCode::InvalidRequest, TWICE);
-            }
-            if collection.get(&id).is_none() {
-                return missing(id);
-            }
-            good(
-                id.clone(),
-                Record::Delete {
-                    incarnation: collection.incarnation(),
-                    id,
-                },
-            )
-        })
-        .collect()
-}
-
-fn check_vector(collection: &Collection, vector: &[f32]) -> Result<(), String> {
-    let dimension = collection.config().dimension;
-    if vector.len() != dimension {
-        return Err(format!(
-            "the vector has {} numbers; the collection's dimension is {dimension}",
-            vector.len()
-        ));
-    }
-    match vector.iter().position(|x| !x.is_finite()) {
-        Some(at) => Err(format!(
-            "number {at} of the vector is {}; only finite numbers are allowed",
-            vector[at]
-        )),
-        None => Ok(()),
-    }
-}
-
-fn missing(id: String) -> (ItemResult, Option<Record>) {
-    let message = format!("no vector with id `{id}` in this collection");
-    bad(id, ErrorCode::VectorNotFound, message)
-}
-
-/// The payload with these keys set. The others keep their text: a number that is read and written again may be another.
-fn merge(old: &[u8], changes: &Map<String, Value>) -> Bytes {
-    let mut merged: BTreeMap<String, Box<RawValue>> =
-        serde_json::from_slice(old).unwrap_or_default();
-    for (key, value) in changes {
-        // A JSON value always encodes.
-        if let Ok(text) = to_raw_value(value) {
-            merged.insert(key.clone(), text);
+impl Batched {
+    fn new(atomic: bool) -> Self {
+        Batched {
+            atomic,
+            results: Vec::new(),
+            records: BytesMut::zeroed(HEADER_LEN),
+            count: 0,
         }
     }
-    Bytes::from(serde_json::to_vec(&merged).unwrap_or_else(|_| b"{}".to_vec()))
+
+    fn add(&mut self, record: &Record) {
+        record.encode(&mut self.records);
+        self.count += 1;
+    }
+
+    /// Notes what becomes of an item. With `atomic`, the first bad one refuses all; so does what one entry of the log
+    /// cannot hold, before it is copied.
+    fn item(&mut self, id: String, outcome: Result<(), ApiError>) -> Result<(), WriteError> {
+        if let (true, Err(error)) = (self.atomic, &outcome) {
+            let mut error = error.clone();
+            let at = self.results.len();
+            error.message = format!(
+                "item {at} (`{id}`): {}; nothing was changed (atomic)",
+                error.message
+            );
+            return Err(WriteError::Api(error));
+        }
+        self.results.push(ItemResult { id, outcome });
+        Ok(())
+    }
+
+    fn holds(&self, bytes: usize) -> Result<(), WriteError> {
+        let bytes = self.records.len() - HEADER_LEN + bytes;
+        if bytes > MAX_BATCH_BYTES {
+            return Err(WriteError::Api(too_large(bytes)));
+        }
+        Ok(())
+    }
 }
 
-fn encode_payload(payload: &Map<String, Value>) -> Bytes {
-    // A map of JSON values always encodes: its keys are strings and its numbers finite.
-    Bytes::from(serde_json::to_vec(payload).unwrap_or_else(|_| b"{}".to_vec()))
+fn twice() -> Result<(), ApiError> {
+    Err(ApiError::new(ErrorCode::InvalidRequest, TWICE))
+}
+
+fn update(
+    collection: &Collection,
+    items: Vec<UpdateItem>,
+    batched: &mut Batched,
+) -> Result<(), WriteError> {
+    let mut seen = HashSet::new();
+    for UpdateItem {
+        id,
+        vector,
+        payload,
+    } in items
+    {
+        if !seen.insert(id.clone()) {
+            batched.item(id, twice())?;
+            continue;
+        }
+        let Some(old) = collection.get(&id) else {
+            let outcome = missing(&id);
+            batched.item(id, outcome)?;
+            continue;
+        };
+        if let Some(Err(message)) = vector
+            .as_deref()
+            .map(|numbers| check_vector(collection, Numbers::Floats(numbers)))
+        {
+            let error = ApiError::new(ErrorCode::InvalidRequest, message);
+            batched.item(id, Err(error))?;
+            continue;
+        }
+        let payload = match payload {
+            None => old.payload,
+            Some(changes) => merge(&old.payload, &changes),
+        };
+        let vector = vector.unwrap_or(old.vector);
+        batched.holds(put_len(id.len(), vector.len() * 4, payload.len()))?;
+        encode_put(
+            &mut batched.records,
+            collection.incarnation(),
+            &id,
+            Numbers::Floats(&vector),
+            &payload,
+        );
+        batched.count += 1;
+        batched.item(id, Ok(()))?;
+    }
+    Ok(())
+}
+
+fn delete(
+    collection: &Collection,
+    ids: Vec<String>,
+    batched: &mut Batched,
+) -> Result<(), WriteError> {
+    let mut seen = HashSet::new();
+    for id in ids {
+        if !seen.insert(id.clone()) {
+            batched.item(id, twice())?;
+        } else if !collection.contains(&id) {
+            let outcome = missing(&id);
+            batched.item(id, outcome)?;
+        } else {
+            // A record is shorter than this.
+            batched.holds(put_len(id.len(), 0, 0))?;
+            batched.add(&Record::Delete {
+                incarnation: collection.incarnation(),
+                id: id.clone(),
+            });
+            batched.item(id, Ok(()))?;
+        }
+    }
+    Ok(())
+}
+
+fn missing(id: &str) -> Result<(), ApiError> {
+    let message = format!("no vector with id `{id}` in this collection");
+    Err(ApiError::new(ErrorCode::VectorNotFound, message))
+}
+
+/// The payload with these keys set. All keep their text: a number that is read and written again may be another.
+fn merge(old: &[u8], changes: &[u8]) -> Bytes {
+    let mut merged: BTreeMap<String, &RawValue> = serde_json::from_slice(old).unwrap_or_default();
+    // It was found to be an object before it came here.
+    let changes: BTreeMap<String, &RawValue> = serde_json::from_slice(changes).unwrap_or_default();
+    merged.extend(changes);
+    Bytes::from(serde_json::to_vec(&merged).unwrap_or_else(|_| b"{}".to_vec()))
 }

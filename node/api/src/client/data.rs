@@ -94,6 +94,20 @@ impl Client {
             .await
     }
 
+    /// `GET /collections/{collection}/vectors` with `after`: empty for the first page, then what the page before says in
+    /// `next`.
+    pub async fn list_vectors_after(
+        &self,
+        collection: &str,
+        limit: usize,
+        after: &str,
+    ) -> Result<VectorPage, ClientError> {
+        let path = collection_path(collection, "/vectors");
+        let after = segment(after);
+        self.get(&format!("{path}?limit={limit}&after={after}"))
+            .await
+    }
+
     /// `GET /collections/{collection}/vectors/{id}`.
     pub async fn vector(&self, collection: &str, id: &str) -> Result<Vector, ClientError> {
         self.get(&vector_path(collection, id)).await

@@ -8,6 +8,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 
+use super::bounded::{MAX_NUMBERS, too_many_numbers};
+
 /// Numbers reserved before they are seen.
 const FORESEEN: usize = 4096;
 
@@ -37,6 +39,9 @@ impl<'de> Visitor<'de> for Numbers {
     fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Vec<f32>, A::Error> {
         let mut numbers = Vec::with_capacity(from.size_hint().unwrap_or(0).min(FORESEEN));
         while let Some(number) = from.next_element::<f64>()? {
+            if numbers.len() == MAX_NUMBERS {
+                return Err(too_many_numbers());
+            }
             numbers.push(number as f32);
         }
         Ok(numbers)
@@ -69,12 +74,14 @@ mod tests {
                 sent.push(number);
             }
         }
-        let text = serde_json::to_string(&sent).unwrap();
-        let item: VectorItem = serde_json::from_str(&format!("{{\"data\": {text}}}")).unwrap();
-        let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
-        assert!(item.data.iter().zip(&sent).all(same));
-        let search: Search = serde_json::from_str(&format!("{{\"vector\": {text}}}")).unwrap();
-        assert!(search.vector.unwrap().iter().zip(&sent).all(same));
+        for sent in sent.chunks(50_000) {
+            let text = serde_json::to_string(sent).unwrap();
+            let item: VectorItem = serde_json::from_str(&format!("{{\"data\": {text}}}")).unwrap();
+            let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits();
+            assert!(item.data.iter().zip(sent).all(same));
+            let search: Search = serde_json::from_str(&format!("{{\"vector\": {text}}}")).unwrap();
+            assert!(search.vector.unwrap().iter().zip(sent).all(same));
+        }
         let none: Search = serde_json::from_str("{\"vector\": null}").unwrap();
         assert_eq!(none.vector, None);
     }

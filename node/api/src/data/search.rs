@@ -8,8 +8,9 @@ use super::Payload;
 /// `POST /collections/{collection}/search` and `…/search/text`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "Search"))]
 #[serde(deny_unknown_fields)]
-pub struct Search {
+pub struct Search<F = Value> {
     /// The path's collection once more; refused when it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collection: Option<String>,
@@ -28,7 +29,7 @@ pub struct Search {
     pub limit: Option<usize>,
     /// Only vectors whose payload matches: see the documentation of filters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub filter: Option<Value>,
+    pub filter: Option<F>,
     /// Only results of at least this score.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score_threshold: Option<f32>,
@@ -40,9 +41,10 @@ pub struct Search {
 /// Answer of a search.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct SearchResults {
+#[cfg_attr(feature = "schema", schemars(rename = "SearchResults"))]
+pub struct SearchResults<H = SearchHit> {
     /// Best first.
-    pub results: Vec<SearchHit>,
+    pub results: Vec<H>,
     /// The text searched for, if it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
@@ -81,8 +83,9 @@ pub struct SearchHit {
 /// `POST /collections/{collection}/hybrid_search`: nearness of vectors and common words together.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "HybridSearch"))]
 #[serde(deny_unknown_fields)]
-pub struct HybridSearch {
+pub struct HybridSearch<F = Value> {
     /// The path's collection once more; refused when it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collection: Option<String>,
@@ -108,7 +111,7 @@ pub struct HybridSearch {
     pub final_k: Option<usize>,
     /// Only vectors whose payload matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub filter: Option<Value>,
+    pub filter: Option<F>,
 }
 
 /// A sparse vector: values at some indices, both lists of the same length.
@@ -117,6 +120,7 @@ pub struct HybridSearch {
 #[serde(deny_unknown_fields)]
 pub struct SparseVector {
     /// Which terms.
+    #[serde(deserialize_with = "super::bounded::indices")]
     pub indices: Vec<u32>,
     /// Their finite weights.
     #[serde(deserialize_with = "super::numbers::required")]
@@ -140,9 +144,10 @@ pub enum Fusion {
 /// Answer of a hybrid search.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct HybridResults {
+#[cfg_attr(feature = "schema", schemars(rename = "HybridResults"))]
+pub struct HybridResults<H = SearchHit> {
     /// Best first.
-    pub results: Vec<SearchHit>,
+    pub results: Vec<H>,
     /// The text.
     pub query: String,
     /// The alpha applied.
@@ -156,19 +161,25 @@ pub struct HybridResults {
 /// `POST /batch_search`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "BatchSearch"))]
 #[serde(deny_unknown_fields)]
-pub struct BatchSearch {
+pub struct BatchSearch<F = Value> {
     /// The collection.
     pub collection: String,
     /// The searches, at most 100.
-    pub queries: Vec<BatchQuery>,
+    #[serde(
+        deserialize_with = "super::bounded::items",
+        bound(deserialize = "F: Deserialize<'de> + Default")
+    )]
+    pub queries: Vec<BatchQuery<F>>,
 }
 
 /// One search of a batch.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "BatchQuery"))]
 #[serde(deny_unknown_fields)]
-pub struct BatchQuery {
+pub struct BatchQuery<F = Value> {
     /// A text. Either this or `vector`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
@@ -187,7 +198,7 @@ pub struct BatchQuery {
     pub threshold: Option<f32>,
     /// Only vectors whose payload matches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub filter: Option<Value>,
+    pub filter: Option<F>,
 }
 
 /// Answer of `POST /batch_search`.

@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Payload;
+use super::{Payload, Present};
 
 /// `POST /insert`: one text.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "InsertText"))]
 #[serde(deny_unknown_fields)]
-pub struct InsertText {
+pub struct InsertText<P = Payload> {
     /// Where to.
     pub collection: String,
     /// Its id; a random UUID when absent. An existing vector of that id is replaced.
@@ -18,10 +19,10 @@ pub struct InsertText {
     pub text: String,
     /// The rest of the payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metadata: Option<Payload>,
+    pub metadata: Option<P>,
     /// Encryption is not supported: anything but null is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub public_key: Option<serde_json::Value>,
+    pub public_key: Option<Present>,
 }
 
 /// Answer of `POST /insert`.
@@ -43,25 +44,31 @@ pub struct TextInserted {
 /// `POST /insert_texts` and `POST /batch_insert`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "InsertTexts"))]
 #[serde(deny_unknown_fields)]
-pub struct InsertTexts {
+pub struct InsertTexts<P = Payload> {
     /// Where to.
     pub collection: String,
     /// The texts.
-    pub texts: Vec<TextItem>,
+    #[serde(
+        deserialize_with = "super::bounded::items",
+        bound(deserialize = "P: Deserialize<'de> + Default")
+    )]
+    pub texts: Vec<TextItem<P>>,
     /// All or none; otherwise the good items are applied and the bad ones reported.
     #[serde(default, skip_serializing_if = "is_false")]
     pub atomic: bool,
     /// Encryption is not supported: anything but null is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub public_key: Option<serde_json::Value>,
+    pub public_key: Option<Present>,
 }
 
 /// One text of a batch.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "TextItem"))]
 #[serde(deny_unknown_fields)]
-pub struct TextItem {
+pub struct TextItem<P = Payload> {
     /// As in [`InsertText`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -69,31 +76,37 @@ pub struct TextItem {
     pub text: String,
     /// The rest of the payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metadata: Option<Payload>,
+    pub metadata: Option<P>,
 }
 
 /// `POST /insert_vectors`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "InsertVectors"))]
 #[serde(deny_unknown_fields)]
-pub struct InsertVectors {
+pub struct InsertVectors<P = Payload> {
     /// Where to.
     pub collection: String,
     /// The vectors.
-    pub vectors: Vec<EmbeddingItem>,
+    #[serde(
+        deserialize_with = "super::bounded::items",
+        bound(deserialize = "P: Deserialize<'de> + Default")
+    )]
+    pub vectors: Vec<EmbeddingItem<P>>,
     /// All or none; otherwise the good items are applied and the bad ones reported.
     #[serde(default, skip_serializing_if = "is_false")]
     pub atomic: bool,
     /// Encryption is not supported: anything but null is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub public_key: Option<serde_json::Value>,
+    pub public_key: Option<Present>,
 }
 
 /// One vector of `POST /insert_vectors`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "EmbeddingItem"))]
 #[serde(deny_unknown_fields)]
-pub struct EmbeddingItem {
+pub struct EmbeddingItem<P = Payload> {
     /// Its id; a random UUID when absent. An existing vector of that id is replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -102,35 +115,41 @@ pub struct EmbeddingItem {
     pub embedding: Vec<f32>,
     /// The payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub payload: Option<Payload>,
+    pub payload: Option<P>,
     /// The payload when `payload` is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metadata: Option<Payload>,
+    pub metadata: Option<P>,
 }
 
 /// `POST /collections/{collection}/vectors`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "PutVectors"))]
 #[serde(deny_unknown_fields)]
-pub struct PutVectors {
+pub struct PutVectors<P = Payload> {
     /// The path's collection once more; refused when it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collection: Option<String>,
     /// The vectors.
-    pub vectors: Vec<VectorItem>,
+    #[serde(
+        deserialize_with = "super::bounded::items",
+        bound(deserialize = "P: Deserialize<'de> + Default")
+    )]
+    pub vectors: Vec<VectorItem<P>>,
     /// All or none; otherwise the good items are applied and the bad ones reported.
     #[serde(default, skip_serializing_if = "is_false")]
     pub atomic: bool,
     /// Encryption is not supported: anything but null is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub public_key: Option<serde_json::Value>,
+    pub public_key: Option<Present>,
 }
 
 /// One vector of `POST /collections/{collection}/vectors`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "VectorItem"))]
 #[serde(deny_unknown_fields)]
-pub struct VectorItem {
+pub struct VectorItem<P = Payload> {
     /// Its id; a random UUID when absent. An existing vector of that id is replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -139,10 +158,10 @@ pub struct VectorItem {
     pub data: Vec<f32>,
     /// The payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metadata: Option<Payload>,
+    pub metadata: Option<P>,
     /// Encryption is not supported: anything but null is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub public_key: Option<serde_json::Value>,
+    pub public_key: Option<Present>,
 }
 
 /// Answer of the batch inserts.
@@ -191,7 +210,7 @@ pub enum ItemStatus {
 }
 
 /// Query of `GET /collections/{collection}/vectors`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ListVectors {
@@ -201,9 +220,15 @@ pub struct ListVectors {
     /// Vectors to leave out before it; 0 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<usize>,
+    /// In place of `offset`: the `next` of the page before, or empty for the first page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
-/// Answer of `GET /collections/{collection}/vectors`, ordered by id.
+/// Answer of `GET /collections/{collection}/vectors`.
+///
+/// Ordered by id; with `after` in an order of its own, which is the same on every node and which no write changes: who
+/// follows `next` to the end sees every vector that was there all the time once.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VectorPage {
@@ -213,8 +238,11 @@ pub struct VectorPage {
     pub total: usize,
     /// The limit applied.
     pub limit: usize,
-    /// The offset applied.
+    /// The offset applied; 0 with `after`.
     pub offset: usize,
+    /// Asked for with `after`: what the next page is asked for with; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// One vector, as `GET /collections/{collection}/vectors/{id}` answers it.
@@ -254,18 +282,19 @@ pub struct VectorDeleted {
 /// `POST /update`: one vector.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "UpdateVector"))]
 #[serde(deny_unknown_fields)]
-pub struct UpdateVector {
+pub struct UpdateVector<P = Payload> {
     /// The collection.
     pub collection: String,
     /// Its id.
     pub id: String,
     /// Keys of the payload to set; others stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metadata: Option<Payload>,
+    pub metadata: Option<P>,
     /// The same as `metadata`, under another name; send one of the two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub payload: Option<Payload>,
+    pub payload: Option<P>,
     /// New numbers.
     #[serde(
         default,
@@ -290,12 +319,17 @@ pub struct VectorUpdated {
 /// `POST /batch_update`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "BatchUpdate"))]
 #[serde(deny_unknown_fields)]
-pub struct BatchUpdate {
+pub struct BatchUpdate<P = Payload> {
     /// The collection.
     pub collection: String,
     /// The changes.
-    pub updates: Vec<UpdateItem>,
+    #[serde(
+        deserialize_with = "super::bounded::items",
+        bound(deserialize = "P: Deserialize<'de> + Default")
+    )]
+    pub updates: Vec<UpdateItem<P>>,
     /// All or none; otherwise the good items are applied and the bad ones reported.
     #[serde(default, skip_serializing_if = "is_false")]
     pub atomic: bool,
@@ -304,8 +338,9 @@ pub struct BatchUpdate {
 /// One change of a batch.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "UpdateItem"))]
 #[serde(deny_unknown_fields)]
-pub struct UpdateItem {
+pub struct UpdateItem<P = Payload> {
     /// The vector's id.
     pub id: String,
     /// New numbers.
@@ -317,10 +352,10 @@ pub struct UpdateItem {
     pub vector: Option<Vec<f32>>,
     /// Keys of the payload to set; others stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub payload: Option<Payload>,
+    pub payload: Option<P>,
     /// The same as `payload`, under another name; send one of the two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metadata: Option<Payload>,
+    pub metadata: Option<P>,
 }
 
 /// Answer of `POST /batch_update`.
@@ -347,6 +382,7 @@ pub struct BatchDelete {
     /// The collection.
     pub collection: String,
     /// The ids.
+    #[serde(deserialize_with = "super::bounded::items")]
     pub ids: Vec<String>,
     /// All or none; otherwise the good items are applied and the bad ones reported.
     #[serde(default, skip_serializing_if = "is_false")]

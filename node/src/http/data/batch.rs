@@ -1,13 +1,18 @@
 //! Batches: each item is good or bad for itself. The good ones go to the writer as one log batch; with `atomic`, one bad
 //! item refuses all.
 
+use std::convert::Infallible;
+
+use axum::response::{IntoResponseParts, ResponseParts};
 use serde_json::json;
+use vectorizer_api::FAILED_HEADER;
 use vectorizer_api::data::{ItemOutcome, ItemStatus};
 use vectorizer_api::error::{ApiError, ErrorCode};
 use vectorizer_replication::position::Position;
 
 use crate::http::Api;
 use crate::http::answer::Refusal;
+use crate::http::budget::PER_ITEM;
 use crate::http::writes::carry_out;
 use crate::writer::WriteRequest;
 
@@ -19,12 +24,44 @@ pub(super) struct Item<T> {
     pub item: Result<T, ApiError>,
 }
 
+impl<T> Item<T> {
+    /// Bytes that the outcomes of items with these ids take, here and in the answer: each id stands there up to three
+    /// times, the last of them in what is wrong with it.
+    pub(super) fn cost<'a>(ids: impl Iterator<Item = (&'a str, Option<&'a str>)>) -> usize {
+        ids.map(|(id, client_id)| {
+            let given = client_id.map_or(0, str::len);
+            PER_ITEM + 4 * id.len() + 2 * given
+        })
+        .sum()
+    }
+}
+
 /// What became of a batch.
 pub(super) struct Settled {
     pub position: Position,
     pub done: usize,
     pub failed: usize,
     pub results: Vec<ItemOutcome>,
+}
+
+/// Items of a batch that were refused, in the head of the answer: a batch is answered with 200 all the same.
+pub(in crate::http) struct Failed(usize);
+
+impl Settled {
+    pub(super) fn failures(&self) -> Failed {
+        Failed(self.failed)
+    }
+}
+
+impl IntoResponseParts for Failed {
+    type Error = Infallible;
+
+    fn into_response_parts(self, mut answer: ResponseParts) -> Result<ResponseParts, Infallible> {
+        if self.0 > 0 {
+            answer.headers_mut().insert(FAILED_HEADER, self.0.into());
+        }
+        Ok(answer)
+    }
 }
 
 /// Refuses an empty list at `path`.

@@ -1,22 +1,23 @@
 //! `POST /collections/{name}/bulk`: a binary body becomes log records in one pass, beside the writer's thread, which
 //! then only has to append them. A body is written whole or not at all. The layout is in `vectorizer_api::data`.
 
-use std::collections::HashSet;
-
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, header};
-use bytes::{Bytes, BytesMut};
-use vectorizer_api::data::{BULK_CONTENT_TYPE, BulkError, BulkInserted, BulkReader, Payload};
+use bytes::Bytes;
+use vectorizer_api::data::{
+    BULK_CONTENT_TYPE, BulkError, BulkInserted, BulkReader, MAX_BATCH_BYTES,
+};
 use vectorizer_api::error::{ApiError, ErrorCode};
-use vectorizer_replication::batch::HEADER_LEN;
 
-use super::{MAX_DEPTH, find, is_shallow};
+use super::{find, text};
 use crate::http::Api;
 use crate::http::answer::{Refusal, Written, invalid};
 use crate::http::body::{At, LARGE};
+use crate::http::budget::Share;
+use crate::http::compute::compute;
 use crate::http::writes::carry_out;
-use crate::store::{Collection, encode_put, put_len, validate_id};
-use crate::writer::{EncodedPuts, WriteRequest};
+use crate::store::{Cancel, Collection, Never, Numbers, put_len};
+use crate::writer::{EncodedPuts, PutError, Puts, WriteRequest, too_large};
 
 /// A bulk body.
 pub(in crate::http) struct BulkInput(Bytes);
@@ -49,18 +50,25 @@ fn is_bulk(headers: &HeaderMap) -> Result<(), ApiError> {
 /// `POST /collections/{name}/bulk`.
 pub(in crate::http) async fn bulk(
     State(api): State<Api>,
+    share: Share,
     At(name): At<String>,
     BulkInput(body): BulkInput,
 ) -> Result<Written<BulkInserted>, Refusal> {
     let collection = find(&api, &name)?;
+    if body.len() > MAX_BATCH_BYTES {
+        // In the log it takes no less.
+        return Err(too_large(body.len()).into());
+    }
     let puts = if body.len() > LARGE {
-        tokio::task::spawn_blocking(move || encode(&collection, &body))
-            .await
-            .map_err(|error| Refusal::new(ErrorCode::Internal, error.to_string()))?
+        // The records, and which ids were seen.
+        share.take(2 * body.len())?;
+        compute(&api, &share, move |_, cancel| {
+            encode(&collection, &body, cancel)
+        })
+        .await?
     } else {
-        encode(&collection, &body)
+        encode(&collection, &body, &Never)?
     };
-    let puts = puts?;
     let inserted = puts.count as usize;
     let reply = carry_out(&api, WriteRequest::Puts(puts)).await?;
     Ok(Written {
@@ -70,7 +78,11 @@ pub(in crate::http) async fn bulk(
 }
 
 /// Checks a body and encodes it as log records.
-fn encode(collection: &Collection, body: &[u8]) -> Result<EncodedPuts, ApiError> {
+fn encode(
+    collection: &Collection,
+    body: &[u8],
+    cancel: &dyn Cancel,
+) -> Result<EncodedPuts, ApiError> {
     let refuse = |error: BulkError| nothing_changed(&error.path, error.message);
     let reader = BulkReader::new(body).map_err(refuse)?;
     let dimension = collection.config().dimension;
@@ -81,72 +93,31 @@ fn encode(collection: &Collection, body: &[u8]) -> Result<EncodedPuts, ApiError>
         );
         return Err(nothing_changed("header", message));
     }
-    let count = reader.records();
     // What a record takes in the log beyond what it takes in the body. The count is not believed before it is seen.
-    let most = body.len() / (dimension * 4);
-    let beyond = put_len(0, 0, EMPTY.len()) * most.min(count as usize);
-    let mut records = BytesMut::with_capacity(HEADER_LEN + body.len() + beyond);
-    records.resize(HEADER_LEN, 0);
-    let mut seen = HashSet::with_capacity(most.min(count as usize));
+    let most = (body.len() / (dimension * 4)).min(reader.records() as usize);
+    let mut puts = Puts::new(collection, body.len() + most * put_len(0, 0, b"{}".len()));
     for (index, record) in reader.enumerate() {
+        cancel.check()?;
         let record = record.map_err(refuse)?;
         let wrong = |field: &str, message: String| {
-            Err(nothing_changed(
-                &format!("records[{index}].{field}"),
-                message,
-            ))
+            nothing_changed(&format!("records[{index}].{field}"), message)
         };
-        if let Err(error) = validate_id(record.id) {
-            return wrong("id", error.to_string());
-        }
-        if !seen.insert(record.id) {
-            let message = "this id occurs earlier in the same body; send each id once";
-            return wrong("id", message.to_owned());
-        }
-        if let Some(at) = not_finite(record.vector) {
-            let message = format!("number {at} is not finite; only finite numbers are allowed");
-            return wrong("vector", message);
-        }
         let payload = match record.payload {
-            b"" => EMPTY,
-            EMPTY => EMPTY,
-            other => match check_payload(other) {
-                Ok(()) => other,
-                Err(message) => return wrong("payload", message),
-            },
+            b"" => b"{}",
+            other => other,
         };
-        encode_put(
-            &mut records,
-            collection.incarnation(),
-            record.id,
-            record.vector,
-            payload,
-        );
+        check_payload(payload).map_err(|message| wrong("payload", message))?;
+        let pushed = puts.push(record.id, Numbers::Bytes(record.vector), payload);
+        pushed.map_err(|error| match error {
+            PutError::Bad { field, message } => wrong(field, message),
+            PutError::Full(error) => error,
+        })?;
     }
-    Ok(EncodedPuts {
-        collection: collection.name().to_owned(),
-        incarnation: collection.incarnation(),
-        count,
-        records,
-    })
+    Ok(puts.finish())
 }
-
-/// A payload without keys, as it is kept.
-const EMPTY: &[u8] = b"{}";
 
 fn nothing_changed(path: &str, message: String) -> ApiError {
     invalid(path, format!("{message}; nothing was changed"))
-}
-
-/// The first number that is infinite or none at all.
-fn not_finite(vector: &[u8]) -> Option<usize> {
-    let (numbers, _) = vector.as_chunks::<4>();
-    let finite = |bytes: &[u8; 4]| f32::from_le_bytes(*bytes).is_finite();
-    // All of them first, without leaving the loop: in this form the compiler compares many at once.
-    if numbers.iter().fold(true, |all, n| all & finite(n)) {
-        return None;
-    }
-    numbers.iter().position(|n| !finite(n))
 }
 
 fn check_payload(bytes: &[u8]) -> Result<(), String> {
@@ -154,10 +125,9 @@ fn check_payload(bytes: &[u8]) -> Result<(), String> {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err("expected a JSON object".to_owned());
     }
-    let payload: Payload = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if is_shallow(&payload) {
-        Ok(())
-    } else {
-        Err(format!("nested deeper than {MAX_DEPTH} levels"))
+    if bytes == b"{}" {
+        return Ok(());
     }
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    text::check_payload(text)
 }

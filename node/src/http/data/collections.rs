@@ -2,16 +2,20 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use jiff::Timestamp;
 use vectorizer_api::data::{
-    Collection, CollectionCreated, CollectionDeleted, Collections, CreateCollection,
-    IndexingStatus, Metric, Normalization, Quantization, Size,
+    Collection, CollectionCreated, CollectionDeleted, CreateCollection, IndexingStatus, Metric,
+    Normalization, Quantization, Size,
 };
+use vectorizer_api::error::ApiError;
 
 use super::find;
 use crate::http::Api;
-use crate::http::answer::{Refusal, Written};
+use crate::http::answer::{Answer, Refusal, Written};
 use crate::http::body::{At, Input};
+use crate::http::budget::Share;
+use crate::http::compute::compute;
 use crate::http::writes::carry_out;
 use crate::store::{self, CollectionConfig, CollectionInfo, Digest};
 use crate::writer::WriteRequest;
@@ -72,14 +76,27 @@ pub(in crate::http) async fn create_collection(
 }
 
 /// `GET /collections`.
-pub(in crate::http) async fn list_collections(State(api): State<Api>) -> Json<Collections> {
-    let collections = api.store.collections();
-    Json(Collections {
-        collections: collections
-            .iter()
-            .map(|info| describe(&api, info))
-            .collect(),
-    })
+pub(in crate::http) async fn list_collections(
+    State(api): State<Api>,
+    share: Share,
+) -> Result<Response, Refusal> {
+    let listed = share.clone();
+    let listed = compute(&api, &share, move |api, cancel| {
+        let mut answer = Answer::new(&listed);
+        // It has no pages. Each collection takes more memory than it does here.
+        answer.allow(usize::MAX);
+        answer.text("{\"collections\":[")?;
+        for (index, info) in api.store.collections().iter().enumerate() {
+            if index > 0 {
+                answer.text(",")?;
+            }
+            cancel.check()?;
+            answer.put(&describe(api, info))?;
+        }
+        answer.text("]}")?;
+        Ok::<_, ApiError>(answer.finish())
+    });
+    listed.await
 }
 
 /// `GET /collections/{name}`.

@@ -1,61 +1,72 @@
-//! Inserts: texts and vectors, one or many.
+//! Inserts: texts and vectors, one or many. They become log records here, beside the writer's thread.
+
+use std::sync::Arc;
 
 use axum::extract::State;
-use serde_json::Value;
 use uuid::Uuid;
 use vectorizer_api::data::{
-    BatchInserted, EmbeddingItem, InsertText, InsertTexts, InsertVectors, Payload, PutVectors,
-    TEXT_KEY, TextInserted, TextItem, VectorItem,
+    BatchInserted, EmbeddingItem, InsertText, InsertTexts, InsertVectors, MAX_BATCH_BYTES, Present,
+    PutVectors, TextInserted, TextItem, VectorItem,
 };
-use vectorizer_api::error::ApiError;
+use vectorizer_api::error::{ApiError, ErrorCode};
 
-use super::batch::{Item, Settled, not_empty, settle};
-use super::{MAX_DEPTH, find, is_shallow, same_collection};
+use super::batch::{Failed, Item, not_empty, settle};
+use super::text::Object;
+use super::{find, same_collection};
 use crate::http::Api;
 use crate::http::answer::{Refusal, Written, invalid};
-use crate::http::body::{At, Input};
+use crate::http::body::{At, Input, LARGE};
+use crate::http::budget::{PER_TEXT_BYTE, Share};
 use crate::http::compute::compute;
 use crate::http::writes::carry_out;
-use crate::store::Cancelled;
-use crate::writer::{UpsertItem, WriteRequest};
+use crate::store::embed::Embedder;
+use crate::store::{Cancel, Collection, Never, Numbers, put_len};
+use crate::writer::{EncodedPuts, PutError, Puts, WriteRequest, too_large};
+
+/// One vector that is to be, as the request says it.
+struct Draft {
+    id: String,
+    /// The id that the client gave, if it gave one.
+    client_id: Option<String>,
+    made_of: MadeOf,
+    payload: Option<Object>,
+}
+
+enum MadeOf {
+    Numbers(Vec<f32>),
+    Text(String),
+}
 
 /// `POST /insert`.
 pub(in crate::http) async fn insert_text(
     State(api): State<Api>,
-    Input(request): Input<InsertText>,
+    share: Share,
+    Input(request): Input<InsertText<Object>>,
 ) -> Result<Written<TextInserted>, Refusal> {
     let InsertText {
-        collection,
+        collection: name,
         id,
         text,
         metadata,
         public_key,
     } = request;
-    no_encryption("public_key", public_key.as_ref())?;
-    let item = TextItem { id, text, metadata };
-    let items = embed(&api, &collection, vec![item]).await?;
+    no_encryption("public_key", public_key)?;
+    let collection = find(&api, &name)?;
+    let draft = Draft::of_text(TextItem { id, text, metadata });
+    let (items, puts) = encode(&api, &share, collection, vec![draft]).await?;
     let mut ids = Vec::new();
-    let mut good = Vec::new();
     for item in items {
-        good.push(item.item?);
+        item.item?;
         ids.push(item.id);
     }
-    let write = WriteRequest::Upsert {
-        collection: collection.clone(),
-        items: good,
-        atomic: false,
-    };
-    let reply = carry_out(&api, write).await?;
-    for result in reply.results {
-        result.outcome?;
-    }
+    let reply = carry_out(&api, WriteRequest::Puts(puts)).await?;
     Ok(Written {
         position: reply.position,
         body: TextInserted {
             message: "Text inserted successfully".to_owned(),
             vectors_created: ids.len(),
             vector_ids: ids,
-            collection,
+            collection: name,
             chunked: false,
         },
     })
@@ -64,46 +75,50 @@ pub(in crate::http) async fn insert_text(
 /// `POST /insert_texts` and `POST /batch_insert`.
 pub(in crate::http) async fn insert_texts(
     State(api): State<Api>,
-    Input(request): Input<InsertTexts>,
-) -> Result<Written<BatchInserted>, Refusal> {
-    no_encryption("public_key", request.public_key.as_ref())?;
+    share: Share,
+    Input(request): Input<InsertTexts<Object>>,
+) -> Result<(Failed, Written<BatchInserted>), Refusal> {
+    no_encryption("public_key", request.public_key)?;
     not_empty("texts", &request.texts)?;
-    let items = embed(&api, &request.collection, request.texts).await?;
-    upsert(&api, "texts", request.collection, request.atomic, items).await
+    let collection = find(&api, &request.collection)?;
+    let drafts = request.texts.into_iter().map(Draft::of_text).collect();
+    upsert(&api, &share, "texts", request.atomic, collection, drafts).await
 }
 
 /// `POST /insert_vectors`.
 pub(in crate::http) async fn insert_vectors(
     State(api): State<Api>,
-    Input(request): Input<InsertVectors>,
-) -> Result<Written<BatchInserted>, Refusal> {
-    no_encryption("public_key", request.public_key.as_ref())?;
+    share: Share,
+    Input(request): Input<InsertVectors<Object>>,
+) -> Result<(Failed, Written<BatchInserted>), Refusal> {
+    no_encryption("public_key", request.public_key)?;
     not_empty("vectors", &request.vectors)?;
-    find(&api, &request.collection)?;
-    let items = request.vectors.into_iter().map(|item| {
+    let collection = find(&api, &request.collection)?;
+    let drafts = request.vectors.into_iter().map(|item| {
         let EmbeddingItem {
             id,
             embedding,
             payload,
             metadata,
         } = item;
-        upsert_item(id, embedding, payload.or(metadata))
+        Draft::new(id, MadeOf::Numbers(embedding), payload.or(metadata))
     });
-    let items = items.collect();
-    upsert(&api, "vectors", request.collection, request.atomic, items).await
+    let drafts = drafts.collect();
+    upsert(&api, &share, "vectors", request.atomic, collection, drafts).await
 }
 
 /// `POST /collections/{name}/vectors`.
 pub(in crate::http) async fn put_vectors(
     State(api): State<Api>,
-    At(collection): At<String>,
-    Input(request): Input<PutVectors>,
-) -> Result<Written<BatchInserted>, Refusal> {
-    same_collection(&collection, request.collection.as_deref())?;
-    no_encryption("public_key", request.public_key.as_ref())?;
+    share: Share,
+    At(name): At<String>,
+    Input(request): Input<PutVectors<Object>>,
+) -> Result<(Failed, Written<BatchInserted>), Refusal> {
+    same_collection(&name, request.collection.as_deref())?;
+    no_encryption("public_key", request.public_key)?;
     not_empty("vectors", &request.vectors)?;
-    find(&api, &collection)?;
-    let mut items = Vec::with_capacity(request.vectors.len());
+    let collection = find(&api, &name)?;
+    let mut drafts = Vec::with_capacity(request.vectors.len());
     for (index, item) in request.vectors.into_iter().enumerate() {
         let VectorItem {
             id,
@@ -111,117 +126,172 @@ pub(in crate::http) async fn put_vectors(
             metadata,
             public_key,
         } = item;
-        no_encryption(&format!("vectors[{index}].public_key"), public_key.as_ref())?;
-        items.push(upsert_item(id, data, metadata));
+        no_encryption(&format!("vectors[{index}].public_key"), public_key)?;
+        drafts.push(Draft::new(id, MadeOf::Numbers(data), metadata));
     }
-    upsert(&api, "vectors", collection, request.atomic, items).await
+    upsert(&api, &share, "vectors", request.atomic, collection, drafts).await
 }
 
+/// `path` names the list in the request.
 async fn upsert(
     api: &Api,
+    share: &Share,
     path: &str,
-    collection: String,
     atomic: bool,
-    items: Vec<Item<UpsertItem>>,
-) -> Result<Written<BatchInserted>, Refusal> {
-    let write = |items| WriteRequest::Upsert {
-        collection: collection.clone(),
-        items,
-        atomic,
-    };
-    let Settled {
-        position,
-        done,
-        failed,
-        results,
-    } = settle(api, path, atomic, items, write).await?;
-    Ok(Written {
-        position,
+    collection: Arc<Collection>,
+    drafts: Vec<Draft>,
+) -> Result<(Failed, Written<BatchInserted>), Refusal> {
+    let name = collection.name().to_owned();
+    let (items, puts) = encode(api, share, collection, drafts).await?;
+    let write = |_| WriteRequest::Puts(puts);
+    let settled = settle(api, path, atomic, items, write).await?;
+    let failures = settled.failures();
+    let answer = Written {
+        position: settled.position,
         body: BatchInserted {
-            collection,
-            inserted: done,
-            failed,
-            count: results.len(),
-            results,
+            collection: name,
+            inserted: settled.done,
+            failed: settled.failed,
+            count: settled.results.len(),
+            results: settled.results,
         },
-    })
+    };
+    Ok((failures, answer))
 }
 
-fn upsert_item(id: Option<String>, vector: Vec<f32>, payload: Option<Payload>) -> Item<UpsertItem> {
-    let payload = payload.unwrap_or_default();
-    let item = checked(payload).map(|payload| (vector, payload));
-    identified(id, item)
-}
-
-/// An id for an item that has none.
-fn identified(
-    client_id: Option<String>,
-    item: Result<(Vec<f32>, Payload), ApiError>,
-) -> Item<UpsertItem> {
-    let id = client_id
-        .clone()
-        .unwrap_or_else(|| Uuid::new_v4().to_string());
-    let item = item.map(|(vector, payload)| UpsertItem {
-        id: id.clone(),
-        vector,
-        payload,
-    });
-    Item {
-        id,
-        client_id,
-        item,
-    }
-}
-
-fn checked(payload: Payload) -> Result<Payload, ApiError> {
-    if is_shallow(&payload) {
-        Ok(payload)
-    } else {
-        let message = format!("nested deeper than {MAX_DEPTH} levels");
-        Err(invalid("metadata", message))
-    }
-}
-
-/// Turns texts into vectors; the text itself is kept in the payload.
-async fn embed(
+/// Drafts become log records: texts are embedded, and each is good or bad for itself. More than one entry of the log
+/// holds is refused before anything is done.
+async fn encode(
     api: &Api,
-    collection: &str,
-    texts: Vec<TextItem>,
-) -> Result<Vec<Item<UpsertItem>>, Refusal> {
-    let dimension = find(api, collection)?.config().dimension;
-    compute(api, move |api, cancel| {
-        let embedder = &api.0.embedder;
-        let mut items = Vec::with_capacity(texts.len());
-        for TextItem { id, text, metadata } in texts {
-            let item = match with_text(metadata.unwrap_or_default(), &text) {
-                Ok(payload) => Ok((embedder.embed(&text, dimension, cancel)?, payload)),
-                Err(error) => Err(error),
-            };
-            items.push(identified(id, item));
+    share: &Share,
+    collection: Arc<Collection>,
+    drafts: Vec<Draft>,
+) -> Result<(Vec<Item<()>>, EncodedPuts), Refusal> {
+    let dimension = collection.config().dimension;
+    let least = drafts
+        .iter()
+        .map(|draft| draft.least_bytes(dimension))
+        .sum();
+    if least > MAX_BATCH_BYTES {
+        return Err(too_large(least).into());
+    }
+    let payloads = drafts.iter().flat_map(|draft| &draft.payload);
+    let bytes = (least + payloads.map(Object::len).sum::<usize>()).min(MAX_BATCH_BYTES);
+    let texts = drafts.iter().map(|draft| draft.text().map_or(0, str::len));
+    let words = texts.max().unwrap_or(0);
+    let ids = drafts
+        .iter()
+        .map(|draft| (draft.id.as_str(), draft.client_id.as_deref()));
+    share.take(bytes + words * PER_TEXT_BYTE + Item::<()>::cost(ids))?;
+    if words == 0 && bytes <= LARGE {
+        let encoded = encode_all(&*api.0.embedder, &collection, drafts, bytes, &Never);
+        return encoded.map_err(Refusal::from);
+    }
+    let encoded = compute(api, share, move |api, cancel| {
+        encode_all(&*api.0.embedder, &collection, drafts, bytes, cancel)
+    });
+    encoded.await
+}
+
+fn encode_all(
+    embedder: &dyn Embedder,
+    collection: &Collection,
+    drafts: Vec<Draft>,
+    bytes: usize,
+    cancel: &dyn Cancel,
+) -> Result<(Vec<Item<()>>, EncodedPuts), ApiError> {
+    let mut puts = Puts::new(collection, bytes);
+    let mut outcomes = Vec::with_capacity(drafts.len());
+    for draft in &drafts {
+        cancel.check()?;
+        outcomes.push(draft.encode(embedder, collection, &mut puts, cancel)?);
+    }
+    let puts = puts.finish();
+    let items = drafts.into_iter().zip(outcomes).map(|(draft, item)| Item {
+        id: draft.id,
+        client_id: draft.client_id,
+        item,
+    });
+    Ok((items.collect(), puts))
+}
+
+impl Draft {
+    /// With an id, if it has none.
+    fn new(client_id: Option<String>, made_of: MadeOf, payload: Option<Object>) -> Self {
+        Draft {
+            id: client_id
+                .clone()
+                .unwrap_or_else(|| Uuid::new_v4().to_string()),
+            client_id,
+            made_of,
+            payload,
         }
-        Ok::<_, Cancelled>(items)
-    })
-    .await
+    }
+
+    fn of_text(TextItem { id, text, metadata }: TextItem<Object>) -> Self {
+        Draft::new(id, MadeOf::Text(text), metadata)
+    }
+
+    fn text(&self) -> Option<&str> {
+        match &self.made_of {
+            MadeOf::Text(text) => Some(text),
+            MadeOf::Numbers(_) => None,
+        }
+    }
+
+    /// Bytes that its record takes at least, if it is good.
+    fn least_bytes(&self, dimension: usize) -> usize {
+        match &self.made_of {
+            MadeOf::Numbers(numbers) if numbers.len() != dimension => 0,
+            MadeOf::Numbers(_) => put_len(self.id.len(), dimension * 4, b"{}".len()),
+            MadeOf::Text(text) => put_len(self.id.len(), dimension * 4, text.len()),
+        }
+    }
+
+    /// Adds it to `puts`. The outer error refuses the whole batch.
+    fn encode<'a>(
+        &'a self,
+        embedder: &dyn Embedder,
+        collection: &Collection,
+        puts: &mut Puts<'a>,
+        cancel: &dyn Cancel,
+    ) -> Result<Result<(), ApiError>, ApiError> {
+        let given = self.payload.as_ref();
+        let payload = match &self.made_of {
+            MadeOf::Numbers(_) => {
+                given.map_or(Ok(b"{}".to_vec()), |object| object.checked("metadata"))
+            }
+            MadeOf::Text(text) if text.trim().is_empty() => {
+                Err(invalid("text", "is empty: expected a text"))
+            }
+            MadeOf::Text(text) => Object::with_text(given, text),
+        };
+        let payload = match payload {
+            Ok(payload) => payload,
+            Err(error) => return Ok(Err(error)),
+        };
+        let embedded;
+        let numbers = match &self.made_of {
+            MadeOf::Numbers(numbers) => numbers,
+            MadeOf::Text(text) => {
+                embedded = embedder.embed(text, collection.config().dimension, cancel)?;
+                &embedded
+            }
+        };
+        match puts.push(&self.id, Numbers::Floats(numbers), &payload) {
+            Ok(()) => Ok(Ok(())),
+            Err(PutError::Bad { message, .. }) => {
+                Ok(Err(ApiError::new(ErrorCode::InvalidRequest, message)))
+            }
+            Err(PutError::Full(error)) => Err(error),
+        }
+    }
 }
 
-fn with_text(mut payload: Payload, text: &str) -> Result<Payload, ApiError> {
-    if text.trim().is_empty() {
-        return Err(invalid("text", "is empty: expected a text"));
-    }
-    let text = Value::from(text);
-    match payload.insert(TEXT_KEY.to_owned(), text.clone()) {
-        Some(other) if other != text => Err(invalid(
-            &format!("metadata.{TEXT_KEY}"),
-            "this key holds the text itself: choose another one",
-        )),
-        Some(_) | None => checked(payload),
-    }
-}
-
-fn no_encryption(path: &str, key: Option<&Value>) -> Result<(), Refusal> {
+fn no_encryption(path: &str, key: Option<Present>) -> Result<(), Refusal> {
     match key {
-        None | Some(Value::Null) => Ok(()),
-        Some(_) => Err(Refusal::invalid(
+        None => Ok(()),
+        Some(Present) => Err(Refusal::invalid(
             path,
             "payloads are not encrypted by this node: leave it out, or encrypt before sending",
         )),

@@ -2,63 +2,80 @@
 
 use std::time::Instant;
 
-use axum::Json;
 use axum::extract::State;
-use serde_json::Value;
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use vectorizer_api::data::{
-    BatchResults, BatchSearch, EmbedRequest, Embedding, Fusion, HybridResults, HybridSearch,
-    Search, SearchHit, SearchResults, SparseVector,
+    BatchSearch, EmbedRequest, Embedding, Fusion, HybridResults, HybridSearch, Search,
+    SearchResults, SparseVector,
 };
 use vectorizer_api::error::ApiError;
 
-use super::{find, payload_of, same_collection, split};
+use super::text::{Census, Json, Shown, WithoutText, text_of};
+use super::{find, same_collection};
 use crate::http::Api;
-use crate::http::answer::{Refusal, invalid};
+use crate::http::answer::{Answer, Refusal, invalid};
 use crate::http::body::{At, Input};
+use crate::http::budget::{PER_TEXT_BYTE, Share};
 use crate::http::compute::compute;
 use crate::store::embed::DEFAULT_DIMENSION;
 use crate::store::{
-    self, Cancel, Cancelled, Collection, Filter, Hit, HybridRequest, MAX_DIMENSION, SearchError,
-    SearchRequest,
+    self, Cancel, Collection, Filter, Hit, HybridRequest, MAX_DIMENSION, SearchError, SearchRequest,
 };
 
 /// Most results of one search.
 const MAX_LIMIT: usize = 1000;
 /// Most searches in one batch.
 const MAX_QUERIES: usize = 100;
+/// What the filters of one request may hold.
+const MOST_IN_FILTERS: Census = Census {
+    values: 300_000,
+    objects: 16_384,
+};
+/// Bytes that are counted for a value of a filter, and for an object beyond that: its keys stand in a tree.
+const PER_VALUE: usize = 96;
+const PER_OBJECT: usize = 704;
 
 /// `POST /collections/{name}/search`.
 pub(in crate::http) async fn search(
     State(api): State<Api>,
+    share: Share,
     At(name): At<String>,
-    Input(request): Input<Search>,
-) -> Result<Json<SearchResults>, Refusal> {
+    Input(request): Input<Search<Json>>,
+) -> Result<Response, Refusal> {
     same_collection(&name, request.collection.as_deref())?;
     let collection = find(&api, &name)?;
-    let wanted = Wanted::read(request, "")?;
-    let found = compute(&api, move |api, cancel| {
-        wanted.run(api, &collection, cancel)
+    let wanted = Wanted::read(request, "", &mut Conditions::new(&share))?;
+    share.take(wanted.words() * PER_TEXT_BYTE)?;
+    let of_answer = share.clone();
+    let found = compute(&api, &share, move |api, cancel| {
+        let mut answer = Answer::new(&of_answer);
+        wanted.run(api, &of_answer, &collection, &mut answer, cancel)?;
+        Ok::<_, ApiError>(answer.finish())
     });
-    Ok(Json(found.await?))
+    found.await
 }
 
 /// `POST /collections/{name}/search/text`.
 pub(in crate::http) async fn search_text(
     state: State<Api>,
+    share: Share,
     at: At<String>,
-    Input(request): Input<Search>,
-) -> Result<Json<SearchResults>, Refusal> {
+    Input(request): Input<Search<Json>>,
+) -> Result<Response, Refusal> {
     if request.query.is_none() {
         return Err(Refusal::invalid("query", "is missing: expected a text"));
     }
-    search(state, at, Input(request)).await
+    search(state, share, at, Input(request)).await
 }
 
 /// `POST /batch_search`.
 pub(in crate::http) async fn batch_search(
     State(api): State<Api>,
-    Input(request): Input<BatchSearch>,
-) -> Result<Json<BatchResults>, Refusal> {
+    share: Share,
+    Input(request): Input<BatchSearch<Json>>,
+) -> Result<Response, Refusal> {
     let count = request.queries.len();
     if !(1..=MAX_QUERIES).contains(&count) {
         return Err(Refusal::invalid(
@@ -67,6 +84,7 @@ pub(in crate::http) async fn batch_search(
         ));
     }
     let collection = find(&api, &request.collection)?;
+    let mut conditions = Conditions::new(&share);
     let mut wanted = Vec::with_capacity(count);
     for (index, query) in request.queries.into_iter().enumerate() {
         let search = Search {
@@ -78,19 +96,28 @@ pub(in crate::http) async fn batch_search(
             score_threshold: query.threshold,
             with_vector: None,
         };
-        wanted.push(Wanted::read(search, &format!("queries[{index}]."))?);
+        let place = format!("queries[{index}].");
+        wanted.push(Wanted::read(search, &place, &mut conditions)?);
     }
-    let found = compute(&api, move |api, cancel| {
-        let found = wanted.into_iter();
-        found
-            .map(|wanted| wanted.run(api, &collection, cancel))
-            .collect::<Result<_, _>>()
+    // One text is looked at after the other.
+    let words = wanted.iter().map(Wanted::words).max().unwrap_or(0);
+    share.take(words * PER_TEXT_BYTE)?;
+    let of_answer = share.clone();
+    let found = compute(&api, &share, move |api, cancel| {
+        let mut answer = Answer::new(&of_answer);
+        answer.text("{\"collection\":")?;
+        answer.put(collection.name())?;
+        answer.text(&format!(",\"count\":{count},\"results\":["))?;
+        for (index, wanted) in wanted.into_iter().enumerate() {
+            if index > 0 {
+                answer.text(",")?;
+            }
+            wanted.run(api, &of_answer, &collection, &mut answer, cancel)?;
+        }
+        answer.text("]}")?;
+        Ok::<_, ApiError>(answer.finish())
     });
-    Ok(Json(BatchResults {
-        collection: request.collection,
-        count,
-        results: found.await?,
-    }))
+    found.await
 }
 
 /// A search that has been read: what is left to be checked needs the collection.
@@ -106,7 +133,11 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn read(search: Search, place: &str) -> Result<Self, ApiError> {
+    fn read(
+        search: Search<Json>,
+        place: &str,
+        conditions: &mut Conditions<'_>,
+    ) -> Result<Self, ApiError> {
         let (text, vector) = match (search.query, search.vector) {
             (Some(text), None) => (Some(text), Vec::new()),
             (None, Some(vector)) => (None, vector),
@@ -126,21 +157,38 @@ impl Wanted {
             text,
             vector,
             limit: limit(&format!("{place}limit"), search.limit, 10)?,
-            filter: filter(search.filter.as_ref(), place)?,
+            filter: conditions.read(search.filter.as_ref(), place)?,
             score_threshold: search.score_threshold,
             with_vectors: search.with_vector.unwrap_or(false),
             place: place.to_owned(),
         })
     }
 
+    /// Bytes of its text.
+    fn words(&self) -> usize {
+        self.text.as_ref().map_or(0, String::len)
+    }
+
+    /// Searches, and adds what is found to the answer.
     fn run(
         self,
         api: &Api,
+        share: &Share,
         collection: &Collection,
+        answer: &mut Answer,
         cancel: &dyn Cancel,
-    ) -> Result<SearchResults, ApiError> {
+    ) -> Result<(), ApiError> {
         let begun = Instant::now();
         let dimension = collection.config().dimension;
+        if self.with_vectors {
+            let count = usize::try_from(collection.count()).unwrap_or(usize::MAX);
+            let numbers = self.limit.min(count).saturating_mul(dimension);
+            // A number of an answer takes two bytes at least.
+            if numbers.saturating_mul(2) > answer.left() {
+                return Err(answer.too_large());
+            }
+            share.take(numbers * 4)?;
+        }
         let vector = match &self.text {
             Some(text) => api.0.embedder.embed(text, dimension, cancel)?,
             None => self.vector,
@@ -155,8 +203,8 @@ impl Wanted {
         let hits = collection
             .search(&request, cancel)
             .map_err(|error| refused(&self.place, &error))?;
-        Ok(SearchResults {
-            results: hits.into_iter().map(shown).collect(),
+        answer.put(&SearchResults {
+            results: hits.iter().map(shown).collect(),
             query: self.text,
             collection: collection.name().to_owned(),
             limit: self.limit,
@@ -168,9 +216,10 @@ impl Wanted {
 /// `POST /collections/{name}/hybrid_search`.
 pub(in crate::http) async fn hybrid_search(
     State(api): State<Api>,
+    share: Share,
     At(name): At<String>,
-    Input(request): Input<HybridSearch>,
-) -> Result<Json<HybridResults>, Refusal> {
+    Input(request): Input<HybridSearch<Json>>,
+) -> Result<Response, Refusal> {
     same_collection(&name, request.collection.as_deref())?;
     let collection = find(&api, &name)?;
     let begun = Instant::now();
@@ -182,9 +231,11 @@ pub(in crate::http) async fn hybrid_search(
         limit("sparse_k", request.sparse_k, 20)?,
         limit("final_k", request.final_k, 10)?,
     );
-    let filter = filter(request.filter.as_ref(), "")?;
+    let filter = Conditions::new(&share).read(request.filter.as_ref(), "")?;
     let query = request.query;
-    let (results, query) = compute(&api, move |api, cancel| {
+    share.take(query.len() * PER_TEXT_BYTE)?;
+    let of_answer = share.clone();
+    let found = compute(&api, &share, move |api, cancel| {
         let embedder = &api.0.embedder;
         let wanted = HybridRequest {
             vector: embedder.embed(&query, collection.config().dimension, cancel)?,
@@ -204,27 +255,27 @@ pub(in crate::http) async fn hybrid_search(
             filter,
             with_vectors: false,
         };
-        let hits = collection
-            .search_hybrid(&wanted, cancel)
-            .map_err(|error| refused("", &error))?;
-        let results = hits.into_iter().map(shown).collect();
-        Ok::<_, ApiError>((results, query))
-    })
-    .await?;
-    Ok(Json(HybridResults {
-        results,
-        query,
-        alpha,
-        algorithm,
-        duration_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-    }))
+        let hits = collection.search_hybrid(&wanted, cancel);
+        let hits = hits.map_err(|error| refused("", &error))?;
+        let mut answer = Answer::new(&of_answer);
+        answer.put(&HybridResults {
+            results: hits.iter().map(shown).collect(),
+            query,
+            alpha,
+            algorithm,
+            duration_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        })?;
+        Ok::<_, ApiError>(answer.finish())
+    });
+    found.await
 }
 
 /// `POST /embed`.
 pub(in crate::http) async fn embed(
     State(api): State<Api>,
+    share: Share,
     Input(request): Input<EmbedRequest>,
-) -> Result<Json<Embedding>, Refusal> {
+) -> Result<Response, Refusal> {
     let known = api.0.embedder.name();
     if let Some(model) = request.model.as_deref().filter(|model| *model != known) {
         let message = format!("`{model}` is not known here: expected `{known}`, or nothing");
@@ -238,17 +289,21 @@ pub(in crate::http) async fn embed(
         ));
     }
     let text = request.text;
-    let embedded = compute(&api, move |api, cancel| {
+    share.take(text.len() * PER_TEXT_BYTE + dimension * 4)?;
+    let of_answer = share.clone();
+    let embedded = compute(&api, &share, move |api, cancel| {
         let embedding = api.0.embedder.embed(&text, dimension, cancel)?;
-        Ok::<_, Cancelled>(Embedding {
+        let mut answer = Answer::new(&of_answer);
+        answer.put(&Embedding {
             embedding,
             model: known.to_owned(),
             text,
             dimension,
             provider: "local".to_owned(),
-        })
+        })?;
+        Ok::<_, ApiError>(answer.finish())
     });
-    Ok(Json(embedded.await?))
+    embedded.await
 }
 
 fn limit(path: &str, asked: Option<usize>, default: usize) -> Result<usize, ApiError> {
@@ -261,12 +316,54 @@ fn limit(path: &str, asked: Option<usize>, default: usize) -> Result<usize, ApiE
     }
 }
 
-fn filter(value: Option<&Value>, place: &str) -> Result<Option<Filter>, ApiError> {
-    let path = format!("{place}filter");
-    value
-        .map(|value| Filter::parse(&value.to_string(), &path))
-        .transpose()
-        .map_err(|error| invalid(&error.path, error.message))
+/// The filters of one request. They become trees, so that together they hold a bounded number of values.
+struct Conditions<'a> {
+    share: &'a Share,
+    left: Census,
+}
+
+impl<'a> Conditions<'a> {
+    fn new(share: &'a Share) -> Self {
+        Conditions {
+            share,
+            left: MOST_IN_FILTERS,
+        }
+    }
+
+    fn read(&mut self, filter: Option<&Json>, place: &str) -> Result<Option<Filter>, ApiError> {
+        let Some(filter) = filter.map(Json::get) else {
+            return Ok(None);
+        };
+        let path = format!("{place}filter");
+        let refuse = |message: String| invalid(&path, message);
+        let census = Census::take(filter).map_err(refuse)?;
+        for (what, there, left, most) in [
+            (
+                "values",
+                census.values,
+                &mut self.left.values,
+                MOST_IN_FILTERS.values,
+            ),
+            (
+                "objects",
+                census.objects,
+                &mut self.left.objects,
+                MOST_IN_FILTERS.objects,
+            ),
+        ] {
+            *left = left.checked_sub(there).ok_or_else(|| {
+                refuse(format!(
+                    "too much: the filters of a request may hold {most} {what}, one inside of another counted too"
+                ))
+            })?;
+        }
+        self.share
+            .take(filter.len() + census.values * PER_VALUE + census.objects * PER_OBJECT)?;
+        let filter = Filter::parse(filter, &path);
+        filter
+            .map(Some)
+            .map_err(|error| invalid(&error.path, error.message))
+    }
 }
 
 fn terms(sparse: SparseVector) -> Result<Vec<(u32, f32)>, ApiError> {
@@ -302,15 +399,26 @@ fn refused(place: &str, error: &SearchError) -> ApiError {
     invalid(&format!("{place}{field}"), error)
 }
 
-fn shown(hit: Hit) -> SearchHit {
-    let payload = payload_of(&hit.payload);
-    let (content, metadata) = split(&payload);
-    SearchHit {
-        id: hit.id,
+/// [`vectorizer_api::data::SearchHit`], written from where it stands.
+#[derive(Serialize)]
+struct ShownHit<'a> {
+    id: &'a str,
+    score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<&'a RawValue>,
+    metadata: WithoutText<'a>,
+    payload: Shown<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vector: Option<&'a [f32]>,
+}
+
+fn shown(hit: &Hit) -> ShownHit<'_> {
+    ShownHit {
+        id: &hit.id,
         score: hit.score,
-        content,
-        metadata,
-        payload,
-        vector: hit.vector,
+        content: text_of(&hit.payload),
+        metadata: WithoutText(&hit.payload),
+        payload: Shown(&hit.payload),
+        vector: hit.vector.as_deref(),
     }
 }

@@ -1,6 +1,8 @@
 use serde_json::json;
+use vectorizer_api::FAILED_HEADER;
 
 use super::*;
+use crate::http::endpoint::Kind;
 
 /// Sends each body to each path and checks the refusal: its code, the path of the bad value, a part of the message, and
 /// that nothing was changed.
@@ -274,18 +276,32 @@ async fn a_body_that_is_too_large_is_refused_announced_or_not() {
 }
 
 #[tokio::test]
-async fn large_bodies_have_a_bounded_room_together() {
-    let node = Node::master_with(&["server.max_body_bytes=1024"]).await;
-    let body = || Body::from(format!(r#"{{"text": "{}"}}"#, "x".repeat(900)));
+async fn large_requests_have_a_bounded_room_together_and_writes_one_of_their_own() {
+    let node = Node::master_with(&["server.request_memory_bytes=8388608"]).await;
+    node.post("/collections", r#"{"name": "c", "dimension": 2}"#)
+        .await
+        .good();
+    let body = || Body::from(format!(r#"{{"text": "{}"}}"#, "x".repeat(50_000)));
     node.post("/embed", body()).await.good();
-    // Somebody else's bodies take all but a little of it.
-    let room = node.api.0.body_room.clone();
-    let others = room.try_acquire_many(4 * 1024 - 100).unwrap();
+    // Somebody else's request takes all but a little of it.
+    let others = node.api.0.budget.of(Kind::Read).share();
+    others.take((4 << 20) - 10_000).unwrap();
     let refused = node.post("/embed", body()).await;
     assert_eq!(refused.code(), ErrorCode::TooManyRequests);
     node.post("/embed", r#"{"text": "small"}"#).await.good();
+    let text = "x ".repeat(25_000);
+    let write = json!({ "collection": "c", "text": text }).to_string();
+    node.post("/insert", write).await.good();
     drop(others);
     node.post("/embed", body()).await.good();
+    // Twelve such texts at once would be too many for this node in any case.
+    let body = Body::from(format!(r#"{{"text": "{}"}}"#, "x".repeat(600_000)));
+    let refused = node.post("/embed", body).await.error();
+    assert_eq!(refused.error_type, ErrorCode::PayloadTooLarge);
+    assert!(
+        refused.message.contains("request_memory_bytes"),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
@@ -310,10 +326,9 @@ async fn in_a_batch_the_good_items_are_applied_and_the_bad_ones_reported() {
         { "id": "good", "data": [3, 4] },
         { "id": "infinite", "data": [1, 1e39] },
     ]});
-    let answer = node
-        .post("/collections/c/vectors", batch.to_string())
-        .await
-        .good();
+    let answer = node.post("/collections/c/vectors", batch.to_string()).await;
+    assert_eq!(answer.header(FAILED_HEADER), "3");
+    let answer = answer.good();
     assert_eq!(answer["inserted"], 1);
     assert_eq!(answer["failed"], 3);
     assert_eq!(answer["count"], 4);
@@ -333,6 +348,31 @@ async fn in_a_batch_the_good_items_are_applied_and_the_bad_ones_reported() {
     let page = node.get("/collections/c/vectors").await.good();
     assert_eq!(page["total"], 1);
     assert_eq!(page["vectors"][0]["vector"], json!([1.0, 2.0]));
+    for (path, body) in [
+        (
+            "/insert_texts",
+            r#"{"collection": "c", "texts": [{"text": "a"}, {"text": ""}]}"#,
+        ),
+        (
+            "/insert_vectors",
+            r#"{"collection": "c", "vectors": [{"embedding": [1, 2]}, {"embedding": []}]}"#,
+        ),
+        (
+            "/batch_update",
+            r#"{"collection": "c", "updates": [{"id": "good", "vector": [5, 6]}, {"id": "none", "vector": [1, 1]}]}"#,
+        ),
+        (
+            "/batch_delete",
+            r#"{"collection": "c", "ids": ["good", "none"]}"#,
+        ),
+    ] {
+        let answer = node.post(path, body).await;
+        assert_eq!(answer.header(FAILED_HEADER), "1", "{path}");
+        assert_eq!(answer.good()["failed"], 1, "{path}");
+    }
+    let good = r#"{"collection": "c", "vectors": [{"embedding": [1, 2]}]}"#;
+    let answer = node.post("/insert_vectors", good).await;
+    assert!(!answer.headers.contains_key(FAILED_HEADER));
 }
 
 #[tokio::test]

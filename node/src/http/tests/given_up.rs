@@ -6,6 +6,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::http::endpoint::Kind;
 
 /// Minutes of work for a core.
 fn endless() -> String {
@@ -37,7 +38,7 @@ async fn a_search_ends_when_its_client_hangs_up() {
     let mut client = TcpStream::connect(address).await.unwrap();
     client.write_all(head.as_bytes()).await.unwrap();
     client.write_all(body.as_bytes()).await.unwrap();
-    let at_work = || node.api.0.cores.at_work();
+    let at_work = || node.api.0.budget.of(Kind::Read).cores().at_work();
     until("the search never began", || at_work() == 1).await;
     drop(client);
     until("it goes on for nobody", || at_work() == 0).await;
@@ -53,6 +54,6 @@ async fn a_search_ends_when_its_time_is_up_and_says_so() {
     let error = node.post("/batch_search", endless()).await.error();
     assert_eq!(error.error_type, ErrorCode::Unavailable);
     assert_eq!(error.message, "not done within 1 s: the node is busy");
-    let at_work = || node.api.0.cores.at_work();
+    let at_work = || node.api.0.budget.of(Kind::Read).cores().at_work();
     until("it goes on for nobody", || at_work() == 0).await;
 }

@@ -9,7 +9,7 @@ use vectorizer_replication::position::Chain;
 async fn parted(a: &TempDir, b: &TempDir) -> (Node, Node, Position, SessionId) {
     let (old, new, _) = pair(a, b).await;
     let at = new.writer.progress().borrow().end.position;
-    let alone = upsert(vec![item("x", &[1.0, 2.0]), item("y", &[1.0, 2.0])], true);
+    let alone = puts(&old.store, &["x", "y"]);
     old.writer.write(alone).await.unwrap();
     let (cluster, epoch) = (CLUSTER, 2);
     let promote = Command::Promote { cluster, epoch, at };

@@ -42,9 +42,8 @@ async fn panicking(dir: &Path) {
     let retake = Command::Retake { epoch: 2 };
     node.writer.command(retake).await.unwrap();
     tracing::subscriber::set_global_default(PanicsAtWarning).unwrap();
-    let many = (0..5_000)
-        .map(|n| item(&format!("many {n}"), &[1.0, n as f32]))
-        .collect();
+    let many: Vec<_> = (0..5_000).map(|n| format!("many {n}")).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
     let (busy, _) = oneshot::channel();
     let (reply, answer) = oneshot::channel();
     let (held, _) = oneshot::channel();
@@ -55,8 +54,8 @@ async fn panicking(dir: &Path) {
     };
     let jobs = [
         // The others come while the thread is at work.
-        Job::Write(upsert(many, true), busy),
-        Job::Write(upsert(vec![item("a", &[1.0, 2.0])], true), reply),
+        Job::Write(puts(&node.store, &many), busy),
+        Job::Write(puts(&node.store, &["a"]), reply),
         Job::HoldWrites {
             cluster: CLUSTER,
             plan,
