@@ -1,10 +1,11 @@
 //! Threads that do what nobody asked for just now.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, OnceLock};
 
 /// How far they step back: about a tenth of the processor time of a thread that does not, where both want all of it.
 const NICE: i32 = 10;
@@ -18,6 +19,56 @@ const FLUSH_EVERY: u64 = 8 << 20;
 pub fn step_back() {
     // A system that does not allow it is one where it makes no difference.
     let _ = rustix::process::nice(NICE);
+}
+
+/// Drops a value by a thread of its own: memory and files of gigabytes take a system hundreds of milliseconds to give
+/// back, piece by piece, and nobody is to wait for that. The thread is the process's, and dies with it.
+pub fn free(value: impl Send + 'static) {
+    static FREEING: OnceLock<Option<Sender<Box<dyn Send>>>> = OnceLock::new();
+    let thread = FREEING.get_or_init(|| {
+        let (unneeded, values) = channel::<Box<dyn Send>>();
+        let thread = std::thread::Builder::new().name("freeing".to_owned());
+        let thread = thread.spawn(move || {
+            step_back();
+            values.into_iter().for_each(drop);
+        });
+        thread.ok().map(|_| unneeded)
+    });
+    if let Some(thread) = thread {
+        // What cannot be sent is dropped here and now.
+        let _ = thread.send(Box::new(value));
+    }
+}
+
+/// Removes a file at once; the space that it takes is given back in the background.
+///
+/// # Errors
+///
+/// What the system said.
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    // As long as it is open, only its name goes.
+    let open = File::open(path);
+    fs::remove_file(path)?;
+    free(open);
+    Ok(())
+}
+
+/// Removes a directory of files and of directories of files at once; the space that they take is given back in the
+/// background.
+///
+/// # Errors
+///
+/// What the system said.
+pub fn remove_dir_all(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_dir_all(&entry.path())?;
+        } else {
+            remove_file(&entry.path())?;
+        }
+    }
+    fs::remove_dir(path)
 }
 
 /// Begins writes of a file to disk before anybody waits for them: by its own thread, which ends with its owner.
@@ -121,6 +172,41 @@ fn remove(files: &Receiver<(PathBuf, u64)>, bytes: &AtomicU64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_freed_is_dropped_by_another_thread_while_its_owner_goes_on() {
+        struct Slow(Receiver<()>, Sender<Option<String>>);
+
+        impl Drop for Slow {
+            fn drop(&mut self) {
+                let _ = self.0.recv();
+                let _ = self
+                    .1
+                    .send(std::thread::current().name().map(str::to_owned));
+            }
+        }
+
+        let (let_it, may) = channel();
+        let (dropped, drops) = channel();
+        free(Slow(may, dropped));
+        assert!(drops.try_recv().is_err());
+        let_it.send(()).unwrap();
+        assert_eq!(drops.recv().unwrap().as_deref(), Some("freeing"));
+    }
+
+    #[test]
+    fn directories_go_with_all_that_is_in_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("generation");
+        fs::create_dir_all(path.join("journal")).unwrap();
+        for file in ["checkpoint-1", "journal/1.wal", "journal/2.wal"] {
+            fs::write(path.join(file), vec![7; 100_000]).unwrap();
+        }
+        remove_dir_all(&path).unwrap();
+        assert!(!path.exists());
+        assert!(remove_dir_all(&path).is_err());
+        assert!(remove_file(&path.join("checkpoint-1")).is_err());
+    }
 
     #[test]
     fn long_files_go_in_the_background_and_are_counted_until_then() {

@@ -41,17 +41,18 @@ use codec::{floats, own};
 pub use collection::{Collection, CollectionInfo, Page, VectorRecord};
 pub use config::{
     CollectionConfig, ConfigError, MAX_DESCRIPTION_LEN, MAX_DIMENSION, MAX_ID_LEN, MAX_NAME_LEN,
-    Metric, TEXT_KEY, validate_id, validate_name,
+    Metric, validate_id, validate_name,
 };
 pub use digest::{Digest, StoreDigest};
 pub use filter::{Filter, FilterError};
-pub use hybrid::{Fusion, HybridRequest};
+pub use hybrid::HybridRequest;
 pub use payload::Number;
 pub use recent::DigestAt;
 use recent::Recent;
 pub use record::{Numbers, Op, Record, RecordError, encode_put, put_len};
 pub use search::{Hit, SearchError, SearchRequest};
 pub use snapshot::{SnapshotError, SnapshotHeader, SnapshotLoader, SnapshotScan, SnapshotTrailer};
+pub use vectorizer_api::data::Fusion;
 
 /// An operation that cannot be applied: a bug somewhere, and a reason for a replica to stop.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -116,11 +117,6 @@ pub enum ApplyError {
 struct Catalog {
     by_name: BTreeMap<String, Arc<Collection>>,
     by_incarnation: HashMap<u64, Arc<Collection>>,
-}
-
-/// The collections that another store's have taken the place of: freed when this is dropped.
-pub struct Replaced {
-    _catalog: Catalog,
 }
 
 /// What is published together, so that it is always of one moment.
@@ -267,11 +263,14 @@ impl Store {
                 created_ms,
             } => self.create(offset, name, config, *created_ms),
             Record::DropCollection { incarnation } => {
-                let mut catalog = self.catalog.write();
-                let Some(dropped) = catalog.by_incarnation.remove(incarnation) else {
-                    return Err(absent(offset, *incarnation));
+                let dropped = {
+                    let mut catalog = self.catalog.write();
+                    let Some(dropped) = catalog.by_incarnation.remove(incarnation) else {
+                        return Err(absent(offset, *incarnation));
+                    };
+                    catalog.by_name.remove(dropped.name());
+                    dropped
                 };
-                catalog.by_name.remove(dropped.name());
                 Ok(0u128.wrapping_sub(dropped.digest_share()))
             }
             Record::Put { .. } => self.apply_one(offset, time_ms, &Op::from(record), numbers),
@@ -403,9 +402,7 @@ impl Store {
     }
 
     /// Takes over everything from `other`. Readers see all of the old or all of the new; scans of the old one fail.
-    ///
-    /// What was there before is handed back, as freeing it takes long where it is large.
-    pub fn replace_with(&self, other: Store) -> Replaced {
+    pub fn replace_with(&self, other: Store) {
         let mut digest = self.applier.lock();
         let mut catalog = self.catalog.write();
         self.era.fetch_add(1, Ordering::SeqCst);
@@ -423,7 +420,6 @@ impl Store {
         *self.published.write() = published;
         drop(catalog);
         self.applied.send_replace(position);
-        Replaced { _catalog: replaced }
     }
 
     fn list(&self) -> Vec<Arc<Collection>> {

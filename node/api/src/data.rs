@@ -10,12 +10,14 @@ mod collections;
 mod numbers;
 mod search;
 mod vectors;
+mod words;
 
 pub use bounded::{MAX_BATCH_BYTES, MAX_ITEMS, MAX_NUMBERS, Present, is_too_much};
 pub use bulk::*;
 pub use collections::*;
 pub use search::*;
 pub use vectors::*;
+pub use words::*;
 
 use serde::{Deserialize, Serialize};
 

@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{DataDirError, free_space, io_error, sync_dir};
-use crate::background::Flusher;
+use crate::background::{self, Flusher};
 use crate::store::{SnapshotHeader, SnapshotLoader, SnapshotTrailer, Store};
 
 const MAGIC: &[u8; 8] = b"VECSNAP\0";
@@ -133,7 +133,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         if self.file.take().is_some() {
             // Removed at the next start if not now.
-            let _ = fs::remove_file(&self.part);
+            let _ = background::remove_file(&self.part);
         }
     }
 }

@@ -5,7 +5,6 @@
 //! `log_size` operations or of `log_max_bytes`, and a quarter of the store's size. So a restart replays little, and what
 //! checkpoints write stays within a small multiple of what the log does.
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,6 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::{DataDir, DataDirError, checkpoint, io_error};
+use crate::background;
 use crate::journal::LogReader;
 use crate::step::reached;
 use crate::store::{SnapshotError, Store};
@@ -216,7 +216,7 @@ impl Work {
         self.bytes_before = bytes;
         for old in checkpoint::list(&self.directory)?.into_iter().skip(KEPT) {
             let path = checkpoint::path_of(&self.directory, old);
-            fs::remove_file(&path).map_err(|error| io_error("removing", &path, error))?;
+            background::remove_file(&path).map_err(|error| io_error("removing", &path, error))?;
             reached("checkpoint: older one removed");
         }
         drop(checkpoints);

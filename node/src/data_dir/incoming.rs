@@ -9,6 +9,7 @@ use vectorizer_replication::position::{History, LogEnd};
 
 use super::recover::replay_snapshot;
 use super::{DataDir, DataDirError, checkpoint, generations, io_error, journal_dir, sync_dir};
+use crate::background;
 use crate::journal::Journal;
 use crate::role::{RoleFile, RoleState};
 use crate::step::reached;
@@ -24,7 +25,7 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         if !self.keep {
             // Removed at the next start if not now.
-            let _ = fs::remove_dir_all(&self.path);
+            let _ = background::remove_dir_all(&self.path);
         }
     }
 }
@@ -193,7 +194,7 @@ impl Incoming {
         checkpoints.newest = Some(self.start.position.offset);
         checkpoints.replayed_bytes = 0;
         drop(checkpoints);
-        if let Err(error) = fs::remove_dir_all(&old) {
+        if let Err(error) = background::remove_dir_all(&old) {
             // The next start tries again.
             tracing::warn!(directory = %old.display(), %error, "the generation before could not be removed");
         }

@@ -10,6 +10,7 @@ use std::io::{BufWriter, Write};
 
 use super::recover::{replay, replay_snapshot};
 use super::{DataDir, DataDirError, checkpoint, io_error, sync_dir};
+use crate::background;
 use crate::journal::{Journal, LogReader};
 use crate::role::RoleFile;
 use crate::step::reached;
@@ -58,7 +59,7 @@ pub(super) fn undo(
     for (start, exact_from) in &exact {
         if *exact_from > to {
             let path = checkpoint::path_of(&generation, *start);
-            fs::remove_file(&path).map_err(|error| io_error("removing", &path, error))?;
+            background::remove_file(&path).map_err(|error| io_error("removing", &path, error))?;
             reached("undo: checkpoint removed");
         }
     }

@@ -15,6 +15,10 @@ use super::digest::{Digest, catalog_hash};
 use super::hybrid::TermIndex;
 use super::record::put_len;
 use super::slots::{SHARDS, Slots, shard};
+use crate::background;
+
+/// A collection of so many slots is freed by whoever drops it.
+const FREED_AT_ONCE: usize = 64;
 
 /// What is known of a collection without reading its vectors.
 #[derive(Clone, PartialEq, Debug)]
@@ -278,6 +282,17 @@ impl Collection {
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Content> {
         self.content.read()
+    }
+}
+
+impl Drop for Collection {
+    fn drop(&mut self) {
+        // Whoever happens to hold the last reference, the writer or a reader, does not wait for the system.
+        let content = self.content.get_mut();
+        if content.slots.len() > FREED_AT_ONCE {
+            let slots = std::mem::replace(&mut content.slots, Slots::new(0, 1));
+            background::free((slots, std::mem::take(self.terms.get_mut())));
+        }
     }
 }
 

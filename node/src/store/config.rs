@@ -1,8 +1,7 @@
 //! What a collection is made with, and what names and ids are allowed.
 
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
+pub use vectorizer_api::data::Metric;
 
 /// Most dimensions that a collection may have.
 pub const MAX_DIMENSION: usize = 65_536;
@@ -12,47 +11,6 @@ pub const MAX_NAME_LEN: usize = 255;
 pub const MAX_ID_LEN: usize = 1_024;
 /// Longest description of a collection, in bytes.
 pub const MAX_DESCRIPTION_LEN: usize = 4_096;
-/// The key of a payload that holds the text that was embedded; hybrid search reads its terms there.
-pub const TEXT_KEY: &str = "content";
-
-/// How near two vectors are. Of every score, the higher is the better.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Metric {
-    /// The cosine of their angle, in -1..=1; 0 when one of them is all zeros.
-    #[default]
-    Cosine,
-    /// `1 / (1 + distance)`, in 0..=1.
-    Euclidean,
-    /// Their dot product, unbounded.
-    #[serde(alias = "dot_product")]
-    DotProduct,
-}
-
-impl Metric {
-    /// The word used in answers.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Metric::Cosine => "cosine",
-            Metric::Euclidean => "euclidean",
-            Metric::DotProduct => "dotproduct",
-        }
-    }
-}
-
-impl FromStr for Metric {
-    type Err = ConfigError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "cosine" => Ok(Metric::Cosine),
-            "euclidean" => Ok(Metric::Euclidean),
-            "dotproduct" | "dot_product" => Ok(Metric::DotProduct),
-            other => Err(ConfigError::Metric(other.to_owned())),
-        }
-    }
-}
-
 /// What a collection is made with; it never changes afterwards.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CollectionConfig {
@@ -71,9 +29,6 @@ pub enum ConfigError {
     /// The dimension is 0 or too large.
     #[error("dimension {0} is not within 1..={MAX_DIMENSION}")]
     Dimension(usize),
-    /// No such metric.
-    #[error("unknown metric `{0}`: expected cosine, euclidean or dotproduct")]
-    Metric(String),
     /// The description is too long.
     #[error("the description is {0} bytes long: at most {MAX_DESCRIPTION_LEN} are allowed")]
     Description(usize),
@@ -158,16 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_are_read_under_all_their_names_and_dimensions_are_bounded() {
-        assert_eq!("dot_product".parse(), Ok(Metric::DotProduct));
-        for metric in [Metric::Cosine, Metric::Euclidean, Metric::DotProduct] {
-            assert_eq!(metric.as_str().parse(), Ok(metric));
-        }
-        let refused = "manhattan".parse::<Metric>().unwrap_err().to_string();
-        assert!(
-            refused.contains("cosine, euclidean or dotproduct"),
-            "{refused}"
-        );
+    fn dimensions_are_bounded() {
         for (dimension, ok) in [(0, false), (1, true), (65_536, true), (65_537, false)] {
             let config = CollectionConfig::new(dimension, Metric::Cosine);
             assert_eq!(config.validate().is_ok(), ok, "{dimension}");

@@ -10,26 +10,15 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use bytes::Bytes;
+use vectorizer_api::data::{Fusion, TEXT_KEY};
 
 use super::cancel::{Cancel, Cancelled};
 use super::collection::Collection;
-use super::config::TEXT_KEY;
 use super::embed::{Embedder, HashEmbedder};
 use super::filter::Filter;
 use super::kernel::{Scorer, finite};
 use super::payload::{Object, Scalar, scalar};
 use super::search::{Hit, Score, SearchError, Wanted};
-
-/// How two rankings become one. A hit that is in one ranking only gets nothing from the other.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fusion {
-    /// Reciprocal ranks: the sum of `1 / (60 + rank)`, ranks from 1; `alpha` plays no part.
-    Rrf,
-    /// `alpha` times the dense score plus `1 - alpha` times the sparse one, each divided by its ranking's largest.
-    Weighted,
-    /// The same after each ranking's scores are stretched to 0..=1 between its worst and its best.
-    Alpha,
-}
 
 /// A search by vector and by terms.
 #[derive(Clone, Debug)]
@@ -300,23 +289,19 @@ fn text_terms(payload: &[u8], cancel: &dyn Cancel) -> Result<Terms, Cancelled> {
     }
 }
 
-/// One ranking out of two.
+/// One ranking out of two. Standing in a ranking never costs a hit anything: what it adds is at least 0, and more the
+/// better it stands.
 fn fuse(request: &HybridRequest, dense: Vec<Hit>, sparse: Vec<Hit>) -> Vec<Hit> {
     let mut fused: HashMap<String, Hit> = HashMap::new();
     for (weight, ranking) in [(request.alpha, dense), (1.0 - request.alpha, sparse)] {
-        let largest = ranking.iter().map(|h| h.score.abs()).fold(0.0, f32::max);
         let best = ranking.first().map_or(0.0, |h| h.score);
         let worst = ranking.last().map_or(0.0, |h| h.score);
         for (at, mut hit) in ranking.into_iter().enumerate() {
             let score = match request.fusion {
                 Fusion::Rrf => 1.0 / (61.0 + at as f32),
-                Fusion::Weighted if largest > 0.0 => weight * (hit.score / largest),
-                Fusion::Weighted => 0.0,
-                // Halved, because the difference of two finite numbers need not be one.
-                Fusion::Alpha if best > worst => {
-                    weight * ((hit.score / 2.0 - worst / 2.0) / (best / 2.0 - worst / 2.0))
-                }
-                Fusion::Alpha => weight,
+                // From 0, or from what is worse than that.
+                Fusion::Weighted => weight * share(hit.score, worst.min(0.0), best),
+                Fusion::Alpha => weight * share(hit.score, worst, best),
             };
             match fused.entry(hit.id.clone()) {
                 Entry::Occupied(mut there) => there.get_mut().score += score,
@@ -331,6 +316,18 @@ fn fuse(request: &HybridRequest, dense: Vec<Hit>, sparse: Vec<Hit>) -> Vec<Hit> 
     hits.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.id.cmp(&b.id)));
     hits.truncate(request.final_k);
     hits
+}
+
+/// Where a score stands between `worst`, 0, and `best`, 1. Where all are the same, those above 0 are the best.
+fn share(score: f32, worst: f32, best: f32) -> f32 {
+    if best > worst {
+        // Halved, because the difference of two finite numbers need not be one.
+        (score / 2.0 - worst / 2.0) / (best / 2.0 - worst / 2.0)
+    } else if score > 0.0 {
+        1.0
+    } else {
+        0.0
+    }
 }
 
 #[cfg(test)]

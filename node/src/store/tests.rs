@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::Never;
 use crate::store::test_log::{Log, put};
 
 #[test]
@@ -281,4 +282,73 @@ fn what_is_not_newer_than_what_is_there_changes_nothing() {
     }
     assert_ne!(docs.delete(11, 0, "a"), 0);
     assert_eq!((docs.get("a"), docs.info().digest), (None, Digest(0)));
+}
+
+#[test]
+fn nobody_waits_for_a_collection_to_be_freed() {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// A payload that is not freed before the test lets it.
+    struct Held {
+        let_go: Mutex<mpsc::Receiver<()>>,
+        freed: mpsc::Sender<Option<String>>,
+    }
+
+    impl AsRef<[u8]> for Held {
+        fn as_ref(&self) -> &[u8] {
+            b"{}"
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            let _ = self.let_go.lock().recv_timeout(2 * LONG);
+            let thread = std::thread::current();
+            let _ = self.freed.send(thread.name().map(str::to_owned));
+        }
+    }
+
+    let mut log = Log::new();
+    let store = Arc::new(Store::new());
+    let (freed, frees) = mpsc::channel();
+    let hold = |collection: &Collection, version: u64| {
+        let (release, let_go) = mpsc::channel();
+        let held = Held {
+            let_go: Mutex::new(let_go),
+            freed: freed.clone(),
+        };
+        let payload = Bytes::from_owner(held);
+        collection.put(version, 0, "held", &[1.0, 2.0, 3.0], &payload);
+        release
+    };
+    for (name, last_reference_is_a_readers) in [("writer", false), ("reader", true)] {
+        let incarnation = log.create(name, 3);
+        store.apply_batch(log.batches.last().unwrap()).unwrap();
+        let puts = (0..1_000).map(|n| put(incarnation, &format!("v{n}"), 1.0));
+        let batch = log.write(1, puts.collect());
+        store.apply_batch(&batch).unwrap();
+        let collection = store.collection(name).unwrap();
+        let release = hold(&collection, batch.last_offset());
+        let batch = log.write(1, vec![Record::DropCollection { incarnation }]);
+        let (done, does) = mpsc::channel();
+        let reader = last_reference_is_a_readers.then_some(collection);
+        let writer = store.clone();
+        std::thread::spawn(move || {
+            writer.apply_batch(&batch).unwrap();
+            drop(reader);
+            done.send(()).unwrap();
+        });
+        does.recv_timeout(LONG)
+            .unwrap_or_else(|_| panic!("the {name} waits"));
+        assert!(store.collection(name).is_none());
+        assert!(frees.try_recv().is_err());
+        release.send(()).unwrap();
+        assert_eq!(
+            frees.recv_timeout(LONG).unwrap().as_deref(),
+            Some("freeing")
+        );
+    }
 }

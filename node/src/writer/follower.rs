@@ -399,24 +399,22 @@ impl Writer {
             role.has_data = true;
             role.diverged = None;
         });
-        let replaced = match installed {
+        match installed {
             Ok((store, journal)) => {
-                let replaced = self.store.replace_with(store);
+                self.store.replace_with(store);
                 self.journal.replace_with(journal);
-                replaced
             }
             Err(error @ DataDirError::Role(RoleError::Unwritten { .. })) => {
                 self.restart_checkpoints();
                 return Err(self.give_up_snapshot(&error));
             }
             Err(error) => abort(&error),
-        };
+        }
         self.fault = None;
         self.diverged = None;
         self.reset_durable();
         // Before anything slower: from the moment that the copy shows its position, its readers are still refused.
         self.publish_state();
-        drop(replaced);
         tracing::info!(position = %self.journal.end().position, "full sync installed");
         self.restart_checkpoints();
         Ok(())

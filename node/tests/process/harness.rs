@@ -281,7 +281,7 @@ impl Node {
     pub async fn create(&self) {
         let wish = CreateCollection {
             name: "c".to_owned(),
-            dimension: 2,
+            dimension: Some(2),
             metric: Some(Metric::Euclidean),
             ..CreateCollection::default()
         };

@@ -14,7 +14,7 @@ async fn two_nodes_from_the_samples_replicate_and_only_the_master_writes() {
     let (master, replica) = (at_home.start().await, elsewhere.start().await);
     let docs = CreateCollection {
         name: "docs".to_owned(),
-        dimension: 512,
+        dimension: Some(512),
         ..CreateCollection::default()
     };
     master.client.create_collection(&docs).await.unwrap();

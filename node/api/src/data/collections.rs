@@ -2,20 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How near two vectors are.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum Metric {
-    /// Cosine of the angle.
-    #[default]
-    Cosine,
-    /// Euclidean distance.
-    Euclidean,
-    /// Dot product.
-    #[serde(alias = "dot_product")]
-    DotProduct,
-}
+use super::Metric;
 
 /// `POST /collections`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -24,8 +11,12 @@ pub enum Metric {
 pub struct CreateCollection {
     /// Its name: 1 to 255 of `A-Z a-z 0-9 _ . -`.
     pub name: String,
-    /// Numbers in each vector, 1 to 65,536.
-    pub dimension: usize,
+    /// Numbers in each vector, 1 to 65,536; here or in `config`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dimension: Option<usize>,
+    /// Dimension and metric, where the Go client has them; the answer then carries `config` as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Shape>,
     /// The metric, under the name that the Python client uses; the answer is then exactly a [`Collection`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub similarity_metric: Option<Metric>,
@@ -35,6 +26,18 @@ pub struct CreateCollection {
     /// What a person wants to remember about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+}
+
+/// Dimension and metric of a collection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    /// Numbers in each vector, 1 to 65,536.
+    pub dimension: usize,
+    /// The metric; cosine by default.
+    #[serde(default)]
+    pub metric: Metric,
 }
 
 /// Answer of `POST /collections`.
@@ -47,6 +50,9 @@ pub struct CollectionCreated {
     /// Its name once more; absent when asked with `similarity_metric`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub collection: Option<String>,
+    /// As asked for; absent when asked without `config`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Shape>,
     /// The new collection.
     #[serde(flatten)]
     pub info: Collection,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Payload;
+use super::{Fusion, Payload};
 
 /// `POST /collections/{collection}/search` and `…/search/text`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -94,7 +94,7 @@ pub struct HybridSearch<F = Value> {
     /// Terms in place of those of the text, as in the sparse vectors of this node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query_sparse: Option<SparseVector>,
-    /// Weight of the vectors against the words, 0 to 1; 0.7 by default.
+    /// Weight of the vectors against the words, 0 to 1; 0.7 by default. With `rrf` it plays no part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alpha: Option<f32>,
     /// How the two rankings become one; `rrf` by default.
@@ -125,20 +125,6 @@ pub struct SparseVector {
     /// Their finite weights.
     #[serde(deserialize_with = "super::numbers::required")]
     pub values: Vec<f32>,
-}
-
-/// How two rankings become one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum Fusion {
-    /// Reciprocal rank fusion: by places, not by scores.
-    #[default]
-    Rrf,
-    /// Weighted sum of the scores, each brought to 0..1 first.
-    Weighted,
-    /// Weighted sum of the scores as they are.
-    Alpha,
 }
 
 /// Answer of a hybrid search.

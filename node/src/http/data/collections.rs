@@ -6,7 +6,7 @@ use axum::response::Response;
 use jiff::Timestamp;
 use vectorizer_api::data::{
     Collection, CollectionCreated, CollectionDeleted, CreateCollection, IndexingStatus, Metric,
-    Normalization, Quantization, Size,
+    Normalization, Quantization, Shape, Size,
 };
 use vectorizer_api::error::ApiError;
 
@@ -25,18 +25,36 @@ pub(in crate::http) async fn create_collection(
     State(api): State<Api>,
     Input(wish): Input<CreateCollection>,
 ) -> Result<Written<CollectionCreated>, Refusal> {
+    let contradicts = |path: &str, other: &str| {
+        let message = format!("contradicts `{other}`: send one of the two");
+        Err(Refusal::invalid(path, message))
+    };
     let metric = match (wish.metric, wish.similarity_metric) {
         (Some(one), Some(other)) if one != other => {
-            return Err(Refusal::invalid(
-                "similarity_metric",
-                "contradicts `metric`: send one of the two",
-            ));
+            return contradicts("similarity_metric", "metric");
         }
-        (one, other) => one.or(other).unwrap_or_default(),
+        (one, other) => one.or(other),
+    };
+    let shape = match (wish.config, wish.dimension) {
+        (Some(shape), Some(dimension)) if shape.dimension != dimension => {
+            return contradicts("config.dimension", "dimension");
+        }
+        (Some(shape), _) if metric.is_some_and(|metric| metric != shape.metric) => {
+            return contradicts("config.metric", "metric");
+        }
+        (Some(shape), _) => shape,
+        (None, Some(dimension)) => Shape {
+            dimension,
+            metric: metric.unwrap_or_default(),
+        },
+        (None, None) => {
+            let message = "is missing: expected the number of numbers in each vector";
+            return Err(Refusal::invalid("dimension", message));
+        }
     };
     let config = CollectionConfig {
-        dimension: wish.dimension,
-        metric: stored(metric),
+        dimension: shape.dimension,
+        metric: shape.metric,
         description: wish.description.filter(|text| !text.is_empty()),
     };
     store::validate_name(&wish.name).map_err(|error| Refusal::invalid("name", error))?;
@@ -44,7 +62,13 @@ pub(in crate::http) async fn create_collection(
         let path = match error {
             store::ConfigError::Description(_) => "description",
             store::ConfigError::Dimension(_)
-            | store::ConfigError::Metric(_)
+            | store::ConfigError::Name(_)
+            | store::ConfigError::Id(_)
+                if wish.config.is_some() =>
+            {
+                "config.dimension"
+            }
+            store::ConfigError::Dimension(_)
             | store::ConfigError::Name(_)
             | store::ConfigError::Id(_) => "dimension",
         };
@@ -70,6 +94,7 @@ pub(in crate::http) async fn create_collection(
         body: CollectionCreated {
             message: (!plain).then(|| format!("Collection '{name}' created successfully")),
             collection: (!plain).then_some(name),
+            config: wish.config,
             info,
         },
     })
@@ -146,7 +171,7 @@ fn describe(api: &Api, info: &CollectionInfo) -> Collection {
     Collection {
         name: info.name.clone(),
         dimension: info.config.dimension,
-        metric: shown(info.config.metric),
+        metric: info.config.metric,
         vector_count: count,
         document_count: count,
         status: "ready".to_owned(),
@@ -162,7 +187,7 @@ fn describe(api: &Api, info: &CollectionInfo) -> Collection {
             last_updated: updated_at,
         },
         normalization: Normalization {
-            enabled: info.config.metric == store::Metric::Cosine,
+            enabled: info.config.metric == Metric::Cosine,
         },
         quantization: Quantization {
             enabled: false,
@@ -175,22 +200,6 @@ fn describe(api: &Api, info: &CollectionInfo) -> Collection {
             index_bytes: numbers.min(info.bytes),
             payload_bytes: info.bytes.saturating_sub(numbers),
         },
-    }
-}
-
-fn stored(metric: Metric) -> store::Metric {
-    match metric {
-        Metric::Cosine => store::Metric::Cosine,
-        Metric::Euclidean => store::Metric::Euclidean,
-        Metric::DotProduct => store::Metric::DotProduct,
-    }
-}
-
-fn shown(metric: store::Metric) -> Metric {
-    match metric {
-        store::Metric::Cosine => Metric::Cosine,
-        store::Metric::Euclidean => Metric::Euclidean,
-        store::Metric::DotProduct => Metric::DotProduct,
     }
 }
 

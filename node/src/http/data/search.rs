@@ -7,8 +7,8 @@ use axum::response::Response;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use vectorizer_api::data::{
-    BatchSearch, EmbedRequest, Embedding, Fusion, HybridResults, HybridSearch, Search,
-    SearchResults, SparseVector,
+    BatchSearch, EmbedRequest, Embedding, HybridResults, HybridSearch, Search, SearchResults,
+    SparseVector,
 };
 use vectorizer_api::error::ApiError;
 
@@ -21,7 +21,7 @@ use crate::http::budget::{PER_TEXT_BYTE, Share};
 use crate::http::compute::compute;
 use crate::store::embed::DEFAULT_DIMENSION;
 use crate::store::{
-    self, Cancel, Collection, Filter, Hit, HybridRequest, MAX_DIMENSION, SearchError, SearchRequest,
+    Cancel, Collection, Filter, Hit, HybridRequest, MAX_DIMENSION, SearchError, SearchRequest,
 };
 
 /// Most results of one search.
@@ -243,11 +243,7 @@ pub(in crate::http) async fn hybrid_search(
                 Some(terms) => terms,
                 None => embedder.terms(&query, cancel)?,
             },
-            fusion: match algorithm {
-                Fusion::Rrf => store::Fusion::Rrf,
-                Fusion::Weighted => store::Fusion::Weighted,
-                Fusion::Alpha => store::Fusion::Alpha,
-            },
+            fusion: algorithm,
             alpha,
             dense_k,
             sparse_k,

@@ -60,6 +60,36 @@ async fn a_collection_asked_for_with_metric_is_answered_with_message_and_name_as
 }
 
 #[tokio::test]
+async fn a_collection_may_be_asked_for_as_the_go_client_does() {
+    let node = Node::master().await;
+    let asked = r#"{"name": "a", "config": {"dimension": 3, "metric": "DotProduct"}}"#;
+    let created = node.post("/collections", asked).await.good();
+    assert_eq!(created["metric"], "dotproduct");
+    assert_eq!(
+        created["config"],
+        json!({ "dimension": 3, "metric": "dotproduct" })
+    );
+    for (body, says) in [
+        (r#"{"name": "b"}"#, "dimension: is missing"),
+        (
+            r#"{"name": "b", "dimension": 2, "config": {"dimension": 3}}"#,
+            "config.dimension: contradicts `dimension`",
+        ),
+        (
+            r#"{"name": "b", "metric": "l2", "config": {"dimension": 3, "metric": "dot"}}"#,
+            "config.metric: contradicts `metric`",
+        ),
+        (
+            r#"{"name": "b", "config": {"dimension": 3, "metric": "nearest"}}"#,
+            "config.metric: unknown metric `nearest`",
+        ),
+    ] {
+        let error = node.post("/collections", body).await.error();
+        assert!(error.message.starts_with(says), "{}", error.message);
+    }
+}
+
+#[tokio::test]
 async fn a_collection_exists_once_and_is_gone_when_dropped() {
     let node = Node::with_collection().await;
     let again = node

@@ -64,6 +64,19 @@ impl Left {
                 .values()
                 .any(|value| value.get().starts_with('{'))
         };
+        let no_key = || {
+            matches!(
+                object.entries.get("key").map(|key| key.get()),
+                None | Some("\"\"")
+            )
+        };
+        if let Some(inner) = object.entries.get("filter")
+            && inner.get().starts_with('{')
+            && no_key()
+            && object.entries.len() == 1 + usize::from(has("key"))
+        {
+            return self.filter(inner.get(), &format!("{path}.filter"), depth - 1);
+        }
         if has("key") && has_objects() {
             return self.field(&object, path);
         }

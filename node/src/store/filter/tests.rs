@@ -147,6 +147,14 @@ fn filters_of_other_clients_match_what_they_say_there() {
             true,
         ),
         (json!({ "must": [] }), true),
+        (
+            json!({ "must": [{ "key": "", "filter": { "should": [{ "lang": "en" }] } }] }),
+            true,
+        ),
+        (
+            json!({ "must": [{ "filter": { "must_not": [{ "lang": "en" }] } }] }),
+            false,
+        ),
         (json!({ "must": [{ "has_id": ["book-7", 8] }] }), true),
         (json!({ "has_id": [7] }), false),
         (json!({ "is_null": { "key": "out" } }), true),

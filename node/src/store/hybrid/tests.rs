@@ -241,3 +241,49 @@ fn hybrid_searches_at_once_read_every_text_and_agree() {
     let term = wanted.terms[0].0;
     assert_eq!((terms.texts, terms.frequency[&term]), (20_000, 2_000));
 }
+
+#[test]
+fn what_is_nearest_and_has_the_word_comes_first_whatever_the_sign_of_its_score() {
+    let hit = |id: &str, score: f32| Hit {
+        id: id.to_owned(),
+        score,
+        version: 1,
+        payload: Bytes::new(),
+        vector: None,
+    };
+    for fusion in [Fusion::Rrf, Fusion::Weighted, Fusion::Alpha] {
+        for alpha in [0.1, 0.5, 0.9] {
+            for dense in [
+                [-1.0, -3.0, -9.0],
+                [5.0, -3.0, -9.0],
+                [9.0, 3.0, 1.0],
+                [-2.0; 3],
+            ] {
+                let dense_is_flat = dense[0] == dense[2];
+                let dense: Vec<_> = ["both", "near", "far"]
+                    .into_iter()
+                    .zip(dense)
+                    .map(|(id, score)| hit(id, score))
+                    .collect();
+                let sparse = vec![hit("both", 2.0), hit("word", 2.0)];
+                let fused = fuse(&request("x", fusion, alpha), dense, sparse);
+                let score = |id: &str| fused.iter().find(|hit| hit.id == id).unwrap().score;
+                let both = score("both");
+                assert_eq!(both, fused[0].score, "{fusion:?} {alpha} {fused:?}");
+                assert!(
+                    both > score("word") || dense_is_flat,
+                    "{fusion:?} {alpha} {fused:?}"
+                );
+                assert!(fused.iter().all(|hit| hit.score >= 0.0), "{fused:?}");
+            }
+        }
+    }
+    // A query without words stands equally far from everything, which says nothing.
+    let dense = vec![hit("a", 0.0), hit("b", 0.0)];
+    let fused = fuse(
+        &request("x", Fusion::Weighted, 0.9),
+        dense,
+        vec![hit("word", 0.1)],
+    );
+    assert_eq!(fused[0].id, "word");
+}
