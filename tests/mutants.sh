@@ -49,6 +49,8 @@ node KeepListener link/feed.rs link::
 node StampCurrentOffset store.rs store::
 node SkipFsync writer/thread.rs writer::tests::power
 node ResetOffsetsOnRestart journal/recover.rs writer::
+node GiveUpOnConflict lease/leadership.rs lease::
+node RepeatRequests lease/kubernetes.rs lease::
 
 step_done
 {

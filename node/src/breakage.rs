@@ -9,6 +9,10 @@
 pub(crate) enum Breakage {
     /// A replica forgets deletions.
     ForgetDeletes,
+    /// A conflict on recording members means that nothing was recorded.
+    GiveUpOnConflict,
+    /// The API server's client repeats by itself what it takes for a passing fault.
+    RepeatRequests,
     /// Collections that the master has dropped outlive a full sync.
     KeepDroppedCollections,
     /// A former master goes on serving those who are connected to it.

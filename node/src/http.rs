@@ -36,9 +36,11 @@ use axum::Router;
 
 use self::budget::Budget;
 use crate::config::Config;
-use crate::lease::{Leadership, Permit};
-use crate::link::{LinkStats, ReplicaTable};
+use crate::lease::Leadership;
+use crate::link::LinkStats;
 use crate::metrics::Metrics;
+use crate::permit::Permit;
+use crate::replicas::ReplicaTable;
 use crate::store::Store;
 use crate::store::embed::{Embedder, HashEmbedder};
 use crate::writer::WriterHandle;

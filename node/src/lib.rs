@@ -5,6 +5,7 @@
 
 mod background;
 mod breakage;
+mod clock;
 pub mod config;
 pub mod data_dir;
 pub mod doctor;
@@ -14,6 +15,8 @@ pub mod journal;
 pub mod lease;
 pub mod link;
 pub mod metrics;
+pub mod permit;
+pub mod replicas;
 pub mod role;
 pub mod server;
 mod step;

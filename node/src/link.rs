@@ -6,7 +6,6 @@
 //! make this process hold is bounded: a frame, a window of operations under way, a queue of what the writer has not
 //! taken yet.
 
-mod clock;
 mod feed;
 mod follow;
 mod listener;
@@ -14,7 +13,6 @@ mod receive;
 mod scan;
 mod sink;
 mod stats;
-mod table;
 mod wire;
 
 #[cfg(test)]
@@ -28,13 +26,14 @@ use vectorizer_replication::auth::{Nonce, Token};
 use vectorizer_replication::master::DEFAULT_WINDOW;
 use vectorizer_replication::session::LinkConfig;
 
+use crate::clock;
+use crate::replicas::ReplicaTable;
 use crate::store::Store;
 use crate::writer::WriterHandle;
 
 pub use follow::spawn_replica;
 pub use listener::{Listening, spawn_master_listener};
 pub use stats::LinkStats;
-pub use table::ReplicaTable;
 
 /// What this node is called, and how patient it is.
 #[derive(Clone, Debug)]

@@ -20,8 +20,9 @@ use prometheus_client::registry::Registry;
 use vectorizer_api::error::ErrorCode;
 use vectorizer_api::replication::{Replica, ReplicaStatus, Role};
 
-use crate::lease::Permit;
-use crate::link::{LinkStats, ReplicaTable};
+use crate::link::LinkStats;
+use crate::permit::Permit;
+use crate::replicas::ReplicaTable;
 use crate::store::Store;
 use crate::writer::WriterHandle;
 

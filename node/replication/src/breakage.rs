@@ -32,6 +32,10 @@ pub(crate) enum Breakage {
     CountDeadReplicas,
     /// A removal or a raised number is recorded before everything so far is covered that way.
     RecordUncovered,
+    /// What a handover settled counts for a record, though the handover failed, or members have changed since.
+    RecordSettled,
+    /// A conflict on recording members means that nothing was recorded.
+    GiveUpOnConflict,
     /// What an earlier epoch left counts as covered before the epoch's own first record is.
     CoverOldEpochs,
     /// A node that is no member becomes master while acknowledgements are asked for.
@@ -53,7 +57,9 @@ pub(crate) enum Breakage {
 #[cfg(test)]
 impl Breakage {
     /// Every defect.
-    pub(crate) const ALL: [Breakage; 21] = [
+    pub(crate) const ALL: [Breakage; 23] = [
+        Breakage::RecordSettled,
+        Breakage::GiveUpOnConflict,
         Breakage::LeadByNonMember,
         Breakage::RecordUncovered,
         Breakage::CoverOldEpochs,
@@ -92,8 +98,9 @@ impl Breakage {
             Breakage::HandOverWithoutWaiting => {
                 "command/decide.rs, sim/control.rs (node: writer/control.rs)"
             }
+            Breakage::RecordSettled | Breakage::CoverOldEpochs => "quorum.rs",
+            Breakage::GiveUpOnConflict => "sim/lease.rs (node: lease/leadership.rs)",
             Breakage::RecordUncovered => "sim/members.rs (node: lease/leadership.rs)",
-            Breakage::CoverOldEpochs => "sim/members.rs (node: link/table.rs)",
             Breakage::SkipFsync => "sim/members.rs (node: writer/thread.rs)",
             Breakage::ResetOffsetsOnRestart => "sim/node.rs (node: journal/recover.rs)",
             Breakage::KeepEpochOnRestart => "sim/volume.rs (node: lease/leadership.rs)",

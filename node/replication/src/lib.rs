@@ -14,6 +14,7 @@ pub mod lag;
 pub mod master;
 pub mod message;
 pub mod position;
+pub mod quorum;
 pub mod replica;
 pub mod roster;
 pub mod session;

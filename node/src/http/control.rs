@@ -27,12 +27,10 @@ pub(super) async fn state(From(api): From<Api>) -> Json<State> {
     let now = api.writer.state().borrow().clone();
     let progress = *api.writer.progress().borrow();
     let is_master = now.role == Role::Master;
-    let record = api
-        .replicas
-        .with_membership(|m| (m.on_record().clone(), m.settled().is_some()));
-    let (record, settled) = record
-        .filter(|_| is_master)
-        .unwrap_or_else(|| (Concern::default(), true));
+    let membership = api.replicas.membership().filter(|_| is_master);
+    let (record, settled) = membership.map_or((Concern::default(), true), |m| {
+        (m.on_record().clone(), m.settled().is_some())
+    });
     Json(State {
         members: record.members.into_iter().collect(),
         acks: record.acks,

@@ -15,7 +15,7 @@ use vectorizer_api::replication::Role;
 use super::Api;
 use super::answer::Refusal;
 use super::{endpoints, reads};
-use crate::lease::boot_time_ms;
+use crate::clock::boot_time_ms;
 
 /// A writer that has not been seen at work for so long is stuck, in ms: a disk that does not answer shows here.
 const STUCK_MS: u64 = 120_000;

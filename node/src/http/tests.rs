@@ -27,7 +27,8 @@ use crate::config::{Config, Flags};
 use crate::data_dir::DataDir;
 use crate::journal::JournalOptions;
 use crate::lease::Leadership;
-use crate::link::{LinkStats, ReplicaTable};
+use crate::link::LinkStats;
+use crate::replicas::ReplicaTable;
 use crate::writer::{self, WriterOptions};
 
 const CLUSTER: Uuid = Uuid::from_u128(0xc1);

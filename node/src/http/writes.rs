@@ -180,12 +180,13 @@ fn short_of(api: &Api, asked: u32) -> Option<ApiError> {
 async fn acknowledged(api: &Api, reply: &WriteReply) -> Result<(), Refusal> {
     // Looked at only now: a write that comes after a change of the cluster's number is held to the new one.
     let asked = ASKED.try_with(|asked| *asked).unwrap_or(0);
-    let acks = asked.max(api.replicas.acks());
-    if acks == 0 {
-        return Ok(());
-    }
     let time = api.config.replication.write_timeout;
     let position = reply.position;
+    // Members of another epoch say nothing of this write.
+    let acks = api.replicas.acks_in(position.epoch).map(|n| n.max(asked));
+    if acks == Some(0) {
+        return Ok(());
+    }
     let covered = api
         .replicas
         .acknowledged(position.epoch, position.offset, asked);
@@ -193,7 +194,8 @@ async fn acknowledged(api: &Api, reply: &WriteReply) -> Result<(), Refusal> {
         Ok(Ok(())) if may_answer(api, position) => return Ok(()),
         Ok(Ok(()) | Err(_)) => "this node is no longer the master".to_owned(),
         Err(_) => format!(
-            "{acks} replicas did not acknowledge it within {} s",
+            "{} replicas did not acknowledge it within {} s",
+            acks.unwrap_or(asked),
             time.as_secs()
         ),
     };

@@ -1,22 +1,29 @@
 //! The Lease that names the master: renewed by the master itself, granted by the operator, taken over by nobody else.
 //!
-//! Every change replaces exactly the version that was read. A conflict is answered by reading again and checking the
-//! *content*: as long as it still names this node, this process and this epoch, the renewal is tried once more;
-//! anything else means that mastership is over.
+//! Every change replaces exactly the version that was read. A renewal's conflict is answered by reading again and checking
+//! the *content*: as long as it still names this node, this process and this epoch, it is tried once more; anything else
+//! means that mastership is over.
+//!
+//! Nothing is repeated below this file: an answer belongs to its request. A client that sends a change again by itself gets
+//! a conflict with its own first sending, and what is on record would be taken for refused. What remains is that somebody
+//! on the way repeats; so a conflict says as little of the outcome as an answer that never came, and only a change of this
+//! process that did replace the Lease rules out that an earlier one still lands.
 
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::PostParams;
-use kube::{Api, Client};
+use kube::{Api, Client, Config};
 use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 use vectorizer_api::lease::{Grant, GrantError, Holder, PERMIT_MS, RENEW_EVERY_MS};
 use vectorizer_replication::concern::Concern;
 use vectorizer_replication::position::Position;
 
-use super::{Permit, boot_time_ms};
+use crate::breakage::{self, Breakage};
+use crate::clock::boot_time_ms;
+use crate::permit::Permit;
 
 /// One request to the API server may take this long: a renewal that hangs must leave time for the next.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
@@ -43,8 +50,9 @@ pub enum LeaseError {
         /// What was asked for.
         wanted: u64,
     },
-    /// Somebody else changed the Lease in between.
-    #[error("the lease was changed by somebody else at the same time")]
+    /// The Lease is not as it was read. Whether this request changed it is not known: it may have been sent twice on its
+    /// way.
+    #[error("the lease is another by now, changed by somebody else or by this request itself")]
     Conflict,
 }
 
@@ -66,20 +74,27 @@ impl KubernetesLease {
         name: &str,
         identity: Holder,
     ) -> Result<Self, LeaseError> {
-        let client = Client::try_default().await?;
-        Ok(Self::new(client, namespace, name, identity))
+        let config = Config::infer().await.map_err(kube::Error::InferConfig)?;
+        Self::over(config, namespace, name, identity)
     }
 
-    /// The same with a given client.
-    pub fn new(client: Client, namespace: &str, name: &str, identity: Holder) -> Self {
-        KubernetesLease {
+    /// The same with a given configuration of the API server.
+    pub fn over(
+        mut config: Config,
+        namespace: &str,
+        name: &str,
+        identity: Holder,
+    ) -> Result<Self, LeaseError> {
+        config.default_retry = breakage::on(Breakage::RepeatRequests);
+        let client = Client::try_from(config)?;
+        Ok(KubernetesLease {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
             identity,
             permit: Permit::none(),
             current: Mutex::new(None),
             changing: Mutex::new(()),
-        }
+        })
     }
 
     /// Held while members are being changed, which takes several requests.
@@ -106,7 +121,7 @@ impl KubernetesLease {
     }
 
     /// Records other members and acknowledgements, as the master in `epoch`, and what was answered before them. After an
-    /// error other than [`LeaseError::Conflict`] it may have been done: [`Self::confirm`] tells.
+    /// error it may have been done, or still be: [`Self::confirm`] tells.
     pub async fn record(
         &self,
         epoch: u64,

@@ -10,8 +10,11 @@ use vectorizer_api::replication::Role;
 use vectorizer_replication::command::Command;
 use vectorizer_replication::concern::{Change, Concern, Membership};
 
-use super::{KubernetesLease, LeaseError, Permit, boot_time_ms};
-use crate::link::ReplicaTable;
+use super::{KubernetesLease, LeaseError};
+use crate::breakage::{self, Breakage};
+use crate::clock::boot_time_ms;
+use crate::permit::Permit;
+use crate::replicas::ReplicaTable;
 use crate::writer::WriterHandle;
 
 /// A writer that has not finished a drain for this long, in ms, must not be kept master by its other threads.
@@ -62,7 +65,7 @@ impl Leadership {
         };
         // A command that is given twice finds this node at work in that epoch, perhaps amid a change.
         if master_epoch != epoch {
-            replicas.set_granted(node_id, concern);
+            replicas.set_granted(epoch, node_id, concern);
         }
         Ok(())
     }
@@ -115,12 +118,12 @@ impl Leadership {
                 m.recorded(recorded.clone());
             }
         };
-        replicas.with_membership(settle).ok_or_else(not_here)?;
+        replicas.step(epoch, settle).ok_or_else(not_here)?;
         loop {
             let history = writer.state().borrow().history.clone();
             // Together: what is answered from here on is held to what is wished for.
             let (next, secured) = replicas
-                .with_membership(|m| (m.towards(wish), m.secured(&history)))
+                .step(epoch, |m| (m.towards(wish), m.secured(&history)))
                 .ok_or_else(not_here)?;
             let next = next.map_err(|e| ApiError::new(ErrorCode::Conflict, e.to_string()))?;
             let concern = match next {
@@ -130,24 +133,28 @@ impl Leadership {
                     // After the change is in use: whatever comes later is held to it anyway.
                     let end = writer.progress().borrow().end.position.offset;
                     if let Err(error) = cover(replicas, epoch, end, concern.acks, until).await {
-                        replicas.with_membership(Membership::given_up);
+                        replicas.step(epoch, Membership::given_up);
                         return Err(error);
                     }
                     concern
                 }
             };
             if let Err(error) = writer_moves(pulse) {
-                replicas.with_membership(Membership::given_up);
+                replicas.step(epoch, Membership::given_up);
                 return Err(error);
             }
-            match lease.record(epoch, &concern, secured).await {
-                Ok(()) => replicas.with_membership(|m| m.recorded(concern)),
-                Err(error @ LeaseError::Conflict) => {
-                    replicas.with_membership(Membership::given_up);
-                    return Err(unconfirmed(epoch, &error));
-                }
-                Err(error) => return Err(unconfirmed(epoch, &error)),
-            };
+            // Whatever the error, it may be on record, or come to be: a conflict may be with this very request, repeated
+            // on its way. What is in use holds for either, until the next attempt has replaced the Lease first.
+            let recorded = lease.record(epoch, &concern, secured).await;
+            if breakage::on(Breakage::GiveUpOnConflict)
+                && let Err(LeaseError::Conflict) = recorded
+            {
+                replicas.step(epoch, Membership::given_up);
+            }
+            recorded.map_err(|error| unconfirmed(epoch, &error))?;
+            replicas
+                .step(epoch, |m| m.recorded(concern))
+                .ok_or_else(not_here)?;
         }
     }
 
@@ -216,11 +223,10 @@ async fn cover(
     if acks == 0 {
         return Ok(());
     }
-    let covered = replicas.acknowledged(epoch, end, acks);
-    let why = match tokio::time::timeout_at(until.into(), covered).await {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(_)) => "this node is no longer the master".to_owned(),
-        Err(_) => format!(
+    let why = match replicas.count(epoch, end, acks, until).await {
+        Some(true) => return Ok(()),
+        None => "this node is no longer the master".to_owned(),
+        Some(false) => format!(
             "{acks} of the replicas that are to count have not acknowledged offset {end} in time, {} are in sync",
             replicas.in_sync()
         ),
@@ -263,7 +269,7 @@ async fn retake(lease: &KubernetesLease, writer: &WriterHandle, replicas: &Repli
         match lease.retake(cluster, promised, unchanged).await {
             Ok(Some(grant)) => {
                 let epoch = grant.epoch;
-                replicas.set_granted(node_id, grant.concern);
+                replicas.set_granted(epoch, node_id, grant.concern);
                 match writer.command(Command::Retake { epoch }).await {
                     Ok(()) => return,
                     Err(error) => {

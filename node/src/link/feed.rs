@@ -18,11 +18,12 @@ use vectorizer_replication::session::Closed;
 
 use super::listener::Stranger;
 use super::scan::{Piece, Scan};
-use super::table::Seat;
 use super::wire::{Inbox, Outbox};
-use super::{LinkContext, LinkStats, ReplicaTable, clock};
+use super::{LinkContext, LinkStats};
 use crate::breakage::{self, Breakage};
+use crate::clock;
 use crate::journal::{LogReader, ReadError};
+use crate::replicas::{ReplicaTable, Seat};
 use crate::writer::NodeState;
 
 /// How long a last message may take to leave.

@@ -15,7 +15,8 @@ use vectorizer_replication::session::Closed;
 use super::follow::Target;
 use super::sink::{Done, Job, Sink};
 use super::wire::{Inbox, Outbox};
-use super::{LinkContext, LinkStats, clock};
+use super::{LinkContext, LinkStats};
+use crate::clock;
 use crate::store::{Digest, DigestAt, SnapshotHeader, SnapshotTrailer};
 use crate::writer::{NodeState, SinkError, TruncateOutcome};
 

@@ -25,7 +25,7 @@ use vectorizer_replication::replica::{Input, LocalLog, Output, ReplicaConfig, Re
 use super::*;
 use crate::data_dir::DataDir;
 use crate::journal::JournalOptions;
-use crate::lease::Permit;
+use crate::permit::Permit;
 use crate::store::{CollectionConfig, Metric, Numbers, Op, Record};
 use crate::writer::{Puts, WriteRequest, WriterOptions, start};
 

@@ -11,7 +11,7 @@ use vectorizer_replication::command::{Command, Effect, HandedOver, RoleFacts, Tr
 use super::handle::stopping;
 use super::thread::{Hold, Writer, abort};
 use super::{Fault, Held, Job, WriterHandle};
-use crate::link::ReplicaTable;
+use crate::replicas::ReplicaTable;
 use crate::role::{RoleError, RoleState};
 
 /// A handover may hold writes for no longer than this, whatever the command says.
@@ -47,6 +47,7 @@ impl WriterHandle {
                 .await?;
             let outcome = this.hand_over(plan, held, (limit, until), &replicas).await;
             if outcome.is_err() {
+                replicas.unsettle();
                 // A writer that has stopped holds nothing.
                 let _ = this.jobs.send(Job::ReleaseWrites(held.number)).await;
             }

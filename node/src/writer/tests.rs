@@ -14,10 +14,11 @@ use tempfile::TempDir;
 use vectorizer_api::replication::Role;
 
 use super::*;
+use crate::clock::boot_time_ms;
 use crate::config::Durability;
 use crate::data_dir::DataDir;
 use crate::journal::JournalOptions;
-use crate::lease::{Permit, boot_time_ms};
+use crate::permit::Permit;
 use crate::store::{CollectionConfig, Metric, Numbers, Record, Store};
 
 struct Node {

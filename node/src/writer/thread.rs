@@ -25,10 +25,11 @@ use super::{
     Fault, ItemResult, Job, NodeState, Progress, Reply, WriteError, WriteReply, WriterHandle,
 };
 use crate::breakage::{self, Breakage};
+use crate::clock::boot_time_ms;
 use crate::config::Durability;
 use crate::data_dir::{Checkpointer, DataDir, Opened};
 use crate::journal::Journal;
-use crate::lease::{Permit, boot_time_ms};
+use crate::permit::Permit;
 use crate::role::{RoleFile, RoleState};
 use crate::store::{Record, Store};
 

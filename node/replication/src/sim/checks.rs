@@ -65,6 +65,7 @@ pub(super) struct Checks {
     pub(super) switchovers: u64,
     pub(super) failovers: u64,
     pub(super) handovers: u64,
+    pub(super) handovers_failed: u64,
     pub(super) retakes: u64,
     pub(super) disk_failures: u64,
     pub(super) empties: u64,

@@ -10,6 +10,7 @@ use crate::breakage::{self, Breakage};
 use crate::command::{Command, Effect, Standing};
 use crate::concern::Concern;
 use crate::position::Position;
+use crate::quorum::Settling;
 use crate::roster::Health;
 
 /// Writes are held for no longer than this.
@@ -75,8 +76,7 @@ impl World {
         let n = &self.nodes[node];
         let clock = self.clock(node);
         let list = n.roster.list(clock);
-        let membership = n.membership.as_ref();
-        let settled = membership.filter(|m| m.settled().is_some());
+        let settled = n.quorum.membership().filter(|m| m.settled().is_some());
         let fit = |v: &&crate::roster::View| v.connected && v.health == Health::Connected;
         State {
             node,
@@ -180,6 +180,7 @@ impl World {
             n.hold = Some(Hold {
                 plan,
                 until,
+                settles_until: None,
                 end,
                 letter,
             });
@@ -231,12 +232,28 @@ impl World {
             .any(|f| f.seat.is_some_and(|(id, _)| id == target));
         self.checks.counted(target, there, live);
         if clock >= hold.until || waits && there.is_none() {
-            n.hold = None;
-            return self.reply(hold.letter, false);
+            return self.end_handover(node, hold);
         }
         if waits && there.is_none_or(|durable| durable < hold.end) {
             return;
         }
+        // Writes that wait for more replicas than the target, for half of the time that is left.
+        let half = clock + (hold.until - clock) / 2;
+        let settles_until = hold.settles_until.unwrap_or(half);
+        n.hold = Some(Hold {
+            settles_until: Some(settles_until),
+            ..hold
+        });
+        let settling = n.quorum.settle(&n.roster, hold.plan.from_epoch, hold.end);
+        if waits && settling == Settling::NotYet && clock < settles_until {
+            return;
+        }
+        if self.nodes[node].no_role_until > now || self.faulty(3) {
+            self.note(&format!("{node} cannot note {:?}", hold.plan));
+            self.checks.handovers_failed += 1;
+            return self.end_handover(node, hold);
+        }
+        let n = &mut self.nodes[node];
         let finish = Command::FinishHandover { plan: hold.plan };
         let outcome = n.command(&mut self.checks, now, &finish);
         self.note(&format!("{node} finishes {:?}: {outcome:?}", hold.plan));
@@ -247,6 +264,14 @@ impl World {
             self.reply(hold.letter, outcome.is_ok());
         }
         self.moved(node);
+    }
+
+    /// It goes on writing.
+    fn end_handover(&mut self, node: usize, hold: Hold) {
+        let n = &mut self.nodes[node];
+        n.hold = None;
+        n.quorum.unsettle();
+        self.reply(hold.letter, false);
     }
 
     pub(super) fn fence(epoch: u64) -> Command {

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::node::Failed;
 use super::world::{Event, World};
 use super::{PERMIT, RENEW_EVERY, REQUEST_TIMEOUT, Time};
+use crate::breakage::{self, Breakage};
 use crate::command::Command;
 use crate::concern::{Concern, Membership};
 use crate::position::Position;
@@ -83,7 +84,7 @@ pub(super) enum Answer {
     Yes(u64, Concern),
     /// The Lease grants this epoch, and not to this process.
     NotGranted(u64),
-    /// It was changed in between: nothing was done.
+    /// It is another by now: changed in between, or by this very request.
     Conflict,
 }
 
@@ -193,7 +194,12 @@ impl World {
                         ..grant
                     });
                     self.record_holds();
-                    Answer::Yes(epoch, next)
+                    // Somebody on the way sends it twice, and hands on what the second is answered.
+                    if std::mem::take(&mut self.sends_twice) || self.faulty(5) {
+                        Answer::Conflict
+                    } else {
+                        Answer::Yes(epoch, next)
+                    }
                 } else {
                     Answer::NotGranted(grant.epoch)
                 }
@@ -252,7 +258,7 @@ impl World {
                 if n.role.promised != promised {
                     return;
                 }
-                n.membership = Some(Membership::granted(id, concern));
+                n.quorum.grant(epoch, id, concern);
                 let retake = Command::Retake { epoch };
                 let opened = n.command(&mut self.checks, now, &retake);
                 self.note(&format!("{node} takes epoch {epoch}: {opened:?}"));
@@ -269,11 +275,14 @@ impl World {
             (Wish::Confirm { letter, .. }, Answer::NotGranted(_) | Answer::Conflict) => {
                 self.not_confirmed(node, letter);
             }
-            (Wish::Record { .. }, Answer::Yes(_, concern)) => self.change_recorded(node, concern),
+            (Wish::Record { epoch, .. }, Answer::Yes(_, concern)) => {
+                self.change_recorded(node, epoch, concern);
+            }
             (Wish::Record { .. }, Answer::NotGranted(_)) => self.end_change(node, false),
-            (Wish::Record { .. }, Answer::Conflict) => {
-                if let Some(membership) = &mut self.nodes[node].membership {
-                    membership.given_up();
+            (Wish::Record { epoch, .. }, Answer::Conflict) => {
+                // It may be on record: what is in use holds for either, until the next attempt has confirmed the epoch.
+                if breakage::on(Breakage::GiveUpOnConflict) {
+                    self.nodes[node].quorum.step(epoch, Membership::given_up);
                 }
                 self.end_change(node, false);
             }

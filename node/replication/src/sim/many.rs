@@ -18,7 +18,7 @@ const SAY_EVERY: Duration = Duration::from_secs(5);
 pub(super) struct Sums(pub(super) [u64; Sums::NAMES.len()]);
 
 impl Sums {
-    pub(super) const NAMES: [&str; 14] = [
+    pub(super) const NAMES: [&str; 15] = [
         "acknowledged",
         "acknowledged at k",
         "member changes",
@@ -32,6 +32,7 @@ impl Sums {
         "disk failures",
         "lost volumes",
         "handovers",
+        "handovers failed",
         "given up",
     ];
 
@@ -50,6 +51,7 @@ impl Sums {
             checks.disk_failures,
             checks.empties,
             checks.handovers,
+            checks.handovers_failed,
             checks.lost_to_failover,
         ];
         self.0

@@ -1,5 +1,5 @@
 //! Members and write concern on a master, step by step as `node/src/lease/leadership.rs` does it, and the writes that
-//! wait for acknowledgements, as in `node/src/link/table.rs`.
+//! wait for acknowledgements, as in `node/src/replicas.rs`. Who counts, and what is answered, is the shipped `Quorum`.
 
 use uuid::Uuid;
 
@@ -10,8 +10,9 @@ use super::node::Node;
 use super::volume::Died;
 use super::world::World;
 use crate::breakage::{self, Breakage};
-use crate::concern::{Change, Concern, Coverage, Level, Membership};
+use crate::concern::{Change, Concern, Level, Membership};
 use crate::position::{History, Position};
+use crate::quorum::{Over, Wait};
 
 /// A change of members may take so long.
 const DEADLINE: Time = 500;
@@ -31,39 +32,9 @@ pub(super) struct Changing {
 }
 
 impl Node {
-    /// Acknowledgements that a write waits for.
-    pub(super) fn acks(&self) -> u32 {
-        self.membership.as_ref().map_or(0, |m| m.in_use().acks)
-    }
-
-    pub(super) fn coverage(&self) -> Coverage {
-        let membership = self.membership.as_ref();
-        let membership = membership.filter(|m| !m.on_record().members.is_empty());
-        let counts = |id| membership.is_none_or(|m| m.counts(id));
-        self.roster.coverage(self.level, counts)
-    }
-
     /// What replicas are told never to give up.
     pub(super) fn covered_offset(&mut self) -> u64 {
-        // Before it is on record, a failover knows nothing of it.
-        let membership = self.membership.as_ref();
-        if membership.is_none_or(Membership::promises_nothing) {
-            return 0;
-        }
-        let covered = self.coverage().at(self.acks()).unwrap_or(0);
-        if covered < self.role.history.last_first_offset()
-            && !breakage::on(Breakage::CoverOldEpochs)
-        {
-            return 0;
-        }
-        let covered = covered.min(self.durable);
-        if let (Some(epoch), Some(membership)) = (self.writing, &mut self.membership)
-            && covered > 0
-        {
-            let offset = covered;
-            membership.answer(Position { epoch, offset });
-        }
-        covered
+        self.quorum.covered(&self.roster, self.durable)
     }
 
     /// Replies that may go out now, while the Lease asks for `on_record` acknowledgements, whether this node knows that
@@ -75,23 +46,20 @@ impl Node {
         on_record: u32,
     ) -> Vec<(Position, u32)> {
         let skip_fsync = breakage::on(Breakage::SkipFsync);
+        let mut covered = Vec::new();
         while let Some(position) = self
             .waiting
             .pop_front_if(|p| p.offset <= self.durable || skip_fsync)
         {
+            let Position { epoch, offset } = position;
             // None asks for more than the cluster does.
-            self.waiters.push(0, position.offset, position);
+            if let Wait::Over(position) = self.quorum.wait(epoch, offset, 0, position) {
+                covered.push((position, self.quorum.acks()));
+            }
         }
-        if self.waiters.is_empty() {
-            return Vec::new();
-        }
-        let (coverage, acks) = (self.coverage(), self.acks());
-        let over = self.waiters.take_covered(&coverage, acks);
-        let lowering = self.membership.as_ref().and_then(Membership::lowering);
-        if let Some(membership) = self.membership.as_mut().filter(|_| acks > 0) {
-            over.iter().for_each(|p| membership.answer(*p));
-        }
-        let mut covered: Vec<_> = over.into_iter().map(|p| (p, acks)).collect();
+        let lowering = self.quorum.membership().and_then(Membership::lowering);
+        let over = self.quorum.take_over(&self.roster).into_iter();
+        covered.extend(over.map(|Over { who, acks, .. }| (who, acks)));
         for &(position, acks) in &covered {
             if self.writing == Some(position.epoch) && self.clock.monotonic(now) < self.permit_until
             {
@@ -125,7 +93,8 @@ impl Node {
 impl World {
     /// Acknowledged at k: so many other disks hold it, and each quorum that a failover may fence has one that does.
     pub(super) fn held(&self, node: usize, position: Position, acks: u32) {
-        let shows = |n: &Node| n.level == Level::Durable || n.shown.offset >= position.offset;
+        let shows =
+            |n: &Node| n.quorum.level() == Level::Durable || n.shown.offset >= position.offset;
         let holds = |n: &&Node| n.durable >= position.offset && n.has(position) && shows(n);
         let holders = self.nodes.iter().filter(|n| n.index != node && holds(n));
         self.checks.held(position, acks, holders.count());
@@ -194,31 +163,32 @@ impl World {
             if joins.any(|id| *id != n.id && n.roster.durable_of(*id).is_none()) {
                 return self.end_change(node, false);
             }
-            if let Some(membership) = &mut n.membership
-                && *membership.on_record() != concern
-            {
-                membership.recorded(concern);
-            }
+            let settle = |m: &mut Membership| {
+                if *m.on_record() != concern {
+                    m.recorded(concern.clone());
+                }
+            };
+            n.quorum.step(epoch, settle);
             return self.next_change(node);
         }
         // A command that is given twice finds this node at work in that epoch, perhaps amid a change.
         if n.writing != Some(epoch) {
-            n.membership = Some(Membership::granted(n.id, concern));
+            n.quorum.grant(epoch, n.id, concern);
         }
         self.carry_out(letter);
     }
 
     fn next_change(&mut self, node: usize) {
         let n = &mut self.nodes[node];
-        let (Some(changing), Some(membership)) = (&mut n.changing, &mut n.membership) else {
-            return self.end_change(node, false);
+        let Some(changing) = &mut n.changing else {
+            return;
         };
         let epoch = changing.epoch;
-        match membership.towards(&changing.wish) {
-            Err(_) => self.end_change(node, false),
-            Ok(Change::Done) => self.end_change(node, true),
-            Ok(Change::Record(concern)) => self.record_change(node, epoch, concern),
-            Ok(Change::CoverThenRecord(concern)) => {
+        match n.quorum.step(epoch, |m| m.towards(&changing.wish)) {
+            None | Some(Err(_)) => self.end_change(node, false),
+            Some(Ok(Change::Done)) => self.end_change(node, true),
+            Some(Ok(Change::Record(concern))) => self.record_change(node, epoch, concern),
+            Some(Ok(Change::CoverThenRecord(concern))) => {
                 changing.covering = Some((n.log.end().position.offset, concern));
                 self.tick_change(node);
             }
@@ -227,7 +197,7 @@ impl World {
 
     fn record_change(&mut self, node: usize, epoch: u64, concern: Concern) {
         let n = &self.nodes[node];
-        let membership = n.membership.as_ref();
+        let membership = n.quorum.membership();
         let secured = membership.map_or(Position::ZERO, |m| m.secured(&n.role.history));
         let wish = Wish::Record {
             epoch,
@@ -236,19 +206,16 @@ impl World {
         };
         if !self.ask(node, wish) {
             // Something else is being asked: nothing was sent.
-            if let Some(membership) = &mut self.nodes[node].membership {
-                membership.given_up();
-            }
+            self.nodes[node].quorum.step(epoch, Membership::given_up);
             self.end_change(node, false);
         }
     }
 
-    pub(super) fn change_recorded(&mut self, node: usize, concern: Concern) {
+    pub(super) fn change_recorded(&mut self, node: usize, epoch: u64, concern: Concern) {
         self.note(&format!("{node} recorded {concern:?}"));
         self.checks.changes += 1;
-        if let Some(membership) = &mut self.nodes[node].membership {
-            membership.recorded(concern);
-        }
+        let quorum = &mut self.nodes[node].quorum;
+        quorum.step(epoch, |m| m.recorded(concern));
         self.next_change(node);
     }
 
@@ -261,9 +228,9 @@ impl World {
             return;
         };
         let (epoch, until) = (changing.epoch, changing.until);
-        let there = n.coverage().at(concern.acks);
+        let counted = n.quorum.counted(&n.roster, epoch, end, concern.acks);
         let skips = breakage::on(Breakage::RecordUncovered);
-        if there.is_none_or(|there| there >= end) || skips {
+        if counted == Some(true) || concern.acks == 0 || skips {
             if let Some(changing) = &mut n.changing {
                 changing.covering = None;
             }
@@ -275,10 +242,8 @@ impl World {
                 return;
             }
             self.record_change(node, epoch, concern);
-        } else if clock >= until || n.writing != Some(epoch) {
-            if let Some(membership) = &mut n.membership {
-                membership.given_up();
-            }
+        } else if clock >= until || counted.is_none() {
+            n.quorum.step(epoch, Membership::given_up);
             self.end_change(node, false);
         }
     }

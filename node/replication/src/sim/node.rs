@@ -19,8 +19,8 @@ use super::volume::{Died, Fuse};
 use crate::batch::Batch;
 use crate::breakage::{self, Breakage};
 use crate::command::{Command, Effect, HandedOver, Refusal, RoleFacts, Standing, decide};
-use crate::concern::{Level, Membership, Waiting};
 use crate::position::{EpochStart, History, LogEnd, Position};
+use crate::quorum::Quorum;
 use crate::roster::Roster;
 
 /// What the role file holds; durable at each change.
@@ -42,6 +42,8 @@ pub(super) struct Hold {
     pub(super) plan: HandedOver,
     /// On the node's clock.
     pub(super) until: Time,
+    /// Until when it waits for more than the target, once that has everything.
+    pub(super) settles_until: Option<Time>,
     /// Where the log ended.
     pub(super) end: u64,
     /// The command to answer.
@@ -82,6 +84,8 @@ pub(super) struct Node {
     pub(super) no_operator_until: Time,
     /// Reading from its disk fails until then.
     pub(super) no_reads_until: Time,
+    /// Its disk takes no new role file until then.
+    pub(super) no_role_until: Time,
     pub(super) fuse: Option<Fuse>,
     /// Its pod was scaled away.
     pub(super) deleted: bool,
@@ -104,11 +108,8 @@ pub(super) struct Node {
     pub(super) hold: Option<Hold>,
     /// Writes that wait for the disk.
     pub(super) waiting: VecDeque<Position>,
-    /// Writes that wait for replicas, with how many.
-    pub(super) waiters: Waiting<Position>,
-    /// What an acknowledgement has to say for them.
-    pub(super) level: Level,
-    pub(super) membership: Option<Membership>,
+    /// Who acknowledges, and the writes that wait for that.
+    pub(super) quorum: Quorum<Position>,
     pub(super) changing: Option<Changing>,
     /// Counts replacements of the log: an fsync of an older one says nothing.
     pub(super) log_version: u64,
@@ -140,6 +141,7 @@ impl Node {
             no_lease_until: 0,
             no_operator_until: 0,
             no_reads_until: 0,
+            no_role_until: 0,
             fuse: None,
             deleted: false,
             died: false,
@@ -153,9 +155,7 @@ impl Node {
             permit_until: 0,
             hold: None,
             waiting: VecDeque::new(),
-            waiters: Waiting::default(),
-            level: Level::default(),
-            membership: None,
+            quorum: Quorum::default(),
             changing: None,
             log_version: 0,
             sync_under_way: false,
@@ -175,18 +175,20 @@ impl Node {
 
     /// The same node after its volume was lost: nothing of it is there, its identity included.
     pub(super) fn emptied(&self) -> Self {
-        Node {
+        let mut node = Node {
             id: Uuid::from_u128(self.id.as_u128() + 1_000),
             boot: self.boot,
             up: self.up,
             clock: self.clock,
             no_lease_until: self.no_lease_until,
             no_operator_until: self.no_operator_until,
-            level: self.level,
+            no_role_until: self.no_role_until,
             deleted: self.deleted,
             log_version: self.log_version + 1,
             ..Node::new(self.index)
-        }
+        };
+        node.quorum.set_level(self.quorum.level());
+        node
     }
 
     pub(super) fn runs(&self, now: Time) -> bool {
@@ -301,16 +303,17 @@ impl Node {
         self.hold = None;
         self.writing = Some(epoch);
         self.roster.clear();
-        self.waiters.take_all();
+        self.quorum.enter(epoch, position.offset + 1);
         self.append_own(checks, now, epoch, &[])?;
         self.sync()
     }
 
     pub(super) fn stop_writing(&mut self) {
-        self.writing = None;
+        if let Some(epoch) = self.writing.take() {
+            self.quorum.leave(epoch);
+        }
         self.hold = None;
         self.waiting.clear();
-        self.waiters.take_all();
     }
 
     pub(super) fn end_follow(&mut self) {
@@ -381,8 +384,8 @@ impl Node {
             return None;
         }
         // Fewer in sync than have to acknowledge: refused, and nothing happens.
-        let acks = self.acks() as usize;
-        if self.coverage().in_sync() < acks {
+        let acks = self.quorum.acks() as usize;
+        if self.quorum.coverage(&self.roster).in_sync() < acks {
             return None;
         }
         let live = |id| {
@@ -390,7 +393,7 @@ impl Node {
                 .values()
                 .any(|f| f.seat.is_some_and(|(i, _)| i == id))
         };
-        let live = self.roster.coverage(self.level, live).in_sync();
+        let live = self.roster.coverage(self.quorum.level(), live).in_sync();
         checks.admitted(self.index, epoch, acks, live);
         self.append_own(checks, now, epoch, changes).ok()?;
         self.waiting.push_back(self.end());

@@ -13,7 +13,9 @@ use crate::position::Position;
 mod acks;
 mod interrupted;
 
-pub(super) use acks::{lowered_to_none, one_too_few};
+pub(super) use acks::{
+    lowered_to_none, one_too_few, removal_after_a_failed_handover, removal_sent_twice,
+};
 
 /// For longer than any run: what is gone for so long does not come back by itself.
 const GONE: Time = 60_000;

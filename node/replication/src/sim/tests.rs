@@ -3,7 +3,9 @@ use std::time::Instant;
 use super::checks::{Checks, violated};
 use super::many::{Failure, Sums, attempt, explore, run};
 use super::runs::Course;
-use super::scripts::{lowered_to_none, one_too_few};
+use super::scripts::{
+    lowered_to_none, one_too_few, removal_after_a_failed_handover, removal_sent_twice,
+};
 use super::world::World;
 use crate::breakage::{Breakage, with};
 
@@ -71,15 +73,21 @@ fn wall_clocks_that_jump_change_nothing_but_the_times_that_are_written_down() {
     }
 }
 
+/// Begins a run.
+type Script = fn(u64) -> World;
+
 /// Leads to a defect that chance hardly ever meets.
-fn script(defect: Breakage) -> Option<fn(u64) -> World> {
-    if defect == Breakage::ElectUnsecured {
-        Some(lowered_to_none)
-    } else if defect == Breakage::FenceOneTooFew {
-        Some(one_too_few)
-    } else {
-        None
-    }
+fn script(defect: Breakage) -> Option<Script> {
+    let scripts: [(Breakage, Script); 4] = [
+        (Breakage::ElectUnsecured, lowered_to_none),
+        (Breakage::FenceOneTooFew, one_too_few),
+        (Breakage::RecordSettled, removal_after_a_failed_handover),
+        (Breakage::GiveUpOnConflict, removal_sent_twice),
+    ];
+    let script = scripts
+        .into_iter()
+        .find(|(leads_to, _)| *leads_to == defect);
+    script.map(|(_, script)| script)
 }
 
 /// Each defect is stopped by a check, not by a simulator that comes to grief. `make mutants` prints these lines as a

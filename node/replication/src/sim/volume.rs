@@ -7,6 +7,7 @@ use super::node::{Node, Role};
 use super::{PERMIT, Time};
 use crate::breakage::{self, Breakage};
 use crate::command::Standing;
+use crate::quorum::Quorum;
 use crate::roster::Roster;
 
 /// A disk that fails after so many more operations.
@@ -127,8 +128,9 @@ impl Node {
         self.writing = None;
         self.hold = None;
         self.waiting.clear();
-        self.waiters.take_all();
-        self.membership = None;
+        let level = self.quorum.level();
+        self.quorum = Quorum::default();
+        self.quorum.set_level(level);
         self.changing = None;
         self.sync_under_way = false;
         self.feeds.clear();
@@ -157,6 +159,8 @@ impl Node {
             self.retaking = Some(self.role.promised);
             if breakage::on(Breakage::KeepEpochOnRestart) {
                 self.writing = Some(epoch);
+                self.quorum
+                    .enter(epoch, self.role.history.last_first_offset());
                 self.permit_until = self.clock.monotonic(now) + PERMIT;
             }
         }

@@ -50,6 +50,8 @@ pub(super) struct World {
     pub(super) nodes: Vec<Node>,
     pub(super) lease: Lease,
     pub(super) requests: BTreeMap<u64, LeaseRequest>,
+    /// The next record reaches the API server twice.
+    pub(super) sends_twice: bool,
     pub(super) letters: BTreeMap<u64, Letter>,
     pub(super) status: Status,
     pub(super) status_version: u64,
@@ -92,7 +94,9 @@ impl World {
     pub(super) fn new(seed: u64, course: Course) -> Self {
         let mut random = Random::new(seed);
         let mut nodes: Vec<Node> = (0..course.nodes).map(Node::new).collect();
-        nodes.iter_mut().for_each(|n| n.level = course.level);
+        nodes
+            .iter_mut()
+            .for_each(|n| n.quorum.set_level(course.level));
         let mut operators = [Operator::default(), Operator::default()];
         operators[0].leads = true;
         if course.skewed {
@@ -109,6 +113,7 @@ impl World {
             nodes,
             lease: Lease::default(),
             requests: BTreeMap::new(),
+            sends_twice: false,
             letters: BTreeMap::new(),
             status: Status::default(),
             status_version: 0,

@@ -1,81 +1,19 @@
-//! A former master against an API server in memory.
+//! A master, and a former one, against an API server over TCP.
 
-use std::convert::Infallible;
-
-use axum::http::{Method, Request, Response};
-use k8s_openapi::api::coordination::v1::Lease;
-use kube::client::Body;
-use parking_lot::Mutex;
+use axum::http::StatusCode;
 use tempfile::TempDir;
 use vectorizer_api::concern::Concern;
-use vectorizer_api::lease::{ACKS, Grant, Holder, MEMBERS};
+use vectorizer_api::lease::Holder;
 use vectorizer_api::position::Position;
 use vectorizer_replication::master::Peer;
 use vectorizer_replication::message::Ack;
 
+use super::super::api_server::{CLUSTER, Fault, Server};
 use super::*;
 use crate::data_dir::DataDir;
 use crate::journal::JournalOptions;
+use crate::replicas::Seat;
 use crate::writer::{WriterOptions, start};
-
-const CLUSTER: Uuid = Uuid::from_u128(0xc1);
-
-/// One Lease, and how often it was read and changed.
-#[derive(Default)]
-struct Server {
-    lease: Mutex<Lease>,
-    reads: AtomicU64,
-    changes: AtomicU64,
-    /// Whoever holds this keeps readings from being answered.
-    gate: tokio::sync::Mutex<()>,
-}
-
-impl Server {
-    fn client(self: &Arc<Self>) -> kube::Client {
-        let server = self.clone();
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let server = server.clone();
-            async move {
-                if request.method() == Method::PUT {
-                    let body = request.into_body().collect_bytes().await.unwrap();
-                    *server.lease.lock() = serde_json::from_slice(&body).unwrap();
-                    server.changes.fetch_add(1, Ordering::SeqCst);
-                } else {
-                    server.reads.fetch_add(1, Ordering::SeqCst);
-                    drop(server.gate.lock().await);
-                }
-                let lease = serde_json::to_vec(&*server.lease.lock()).unwrap();
-                Ok::<_, Infallible>(Response::new(Body::from(lease)))
-            }
-        });
-        kube::Client::new(service, "default")
-    }
-
-    fn grant(&self, epoch: u64, node_id: Uuid) {
-        let (pod, boot_id) = ("pod".to_owned(), Uuid::from_u128(1));
-        self.grant_to(
-            epoch,
-            Holder {
-                pod,
-                node_id,
-                boot_id,
-            },
-        );
-    }
-
-    fn grant_to(&self, epoch: u64, holder: Holder) {
-        let grant = Grant {
-            cluster: CLUSTER,
-            epoch,
-            holder: Some(holder),
-            concern: Concern::default(),
-            secured: Position::ZERO,
-        };
-        let mut lease = self.lease.lock();
-        lease.metadata.annotations = Some(grant.annotations());
-        lease.spec.get_or_insert_default().holder_identity = Some(grant.holder_identity());
-    }
-}
 
 fn open(dir: &TempDir) -> WriterHandle {
     let (data, opened) = DataDir::open(dir.path(), JournalOptions::default()).unwrap();
@@ -103,7 +41,7 @@ async fn restarted(dir: &TempDir, server: &Arc<Server>) -> (WriterHandle, Kubern
         node_id,
         boot_id,
     };
-    let lease = KubernetesLease::new(server.client(), "ns", "lease", identity);
+    let lease = KubernetesLease::over(server.serve().await, "ns", "lease", identity).unwrap();
     (writer, lease, node_id)
 }
 
@@ -176,23 +114,33 @@ async fn a_fence_while_the_lease_is_being_read_keeps_the_epoch_from_being_taken(
 
 /// A master of epoch 1 that the Lease names, and its way to the Lease.
 async fn granted(dir: &TempDir, server: &Arc<Server>) -> (WriterHandle, Leadership, Uuid) {
+    granted_with(dir, server, |_| Concern::default()).await
+}
+
+/// The same with these members on record.
+async fn granted_with(
+    dir: &TempDir,
+    server: &Arc<Server>,
+    concern: impl FnOnce(Uuid) -> Concern,
+) -> (WriterHandle, Leadership, Uuid) {
     let writer = open(dir);
     let (node_id, boot_id) = {
         let state = writer.state();
         let now = state.borrow();
         (now.node_id, now.boot_id)
     };
+    let concern = concern(node_id);
     let pod = "pod".to_owned();
     let identity = Holder {
         pod,
         node_id,
         boot_id,
     };
-    server.grant_to(1, identity.clone());
+    server.grant_to(1, identity.clone(), concern);
     let (cluster, epoch) = (CLUSTER, 1);
     let initialize = Command::Initialize { cluster, epoch };
     writer.command(initialize).await.unwrap();
-    let lease = KubernetesLease::new(server.client(), "ns", "lease", identity);
+    let lease = KubernetesLease::over(server.serve().await, "ns", "lease", identity).unwrap();
     (writer, Leadership::Kubernetes(Arc::new(lease)), node_id)
 }
 
@@ -204,7 +152,7 @@ async fn no_command_renews_the_lease_of_a_master_whose_writer_is_stuck() {
     let moves = AtomicU64::new(boot_time_ms());
     let confirmed = leadership.confirm(1, &writer, &replicas, &moves).await;
     confirmed.unwrap();
-    replicas.set_granted(node_id, Concern::default());
+    replicas.set_granted(1, node_id, Concern::default());
     let before = server.changes.load(Ordering::SeqCst);
     let nothing = Concern::default();
     let stuck = AtomicU64::new(boot_time_ms().saturating_sub(STUCK_AFTER_MS));
@@ -236,7 +184,7 @@ async fn a_node_that_is_not_in_sync_is_not_recorded_as_a_member() {
     let replicas = ReplicaTable::default();
     let moves = AtomicU64::new(boot_time_ms());
     let (nothing, other) = (Concern::default(), Uuid::from_u128(9));
-    replicas.set_granted(node_id, nothing.clone());
+    replicas.set_granted(1, node_id, nothing.clone());
     let wish = Concern {
         members: [node_id, other].into(),
         acks: 1,
@@ -268,48 +216,41 @@ async fn a_node_that_is_not_in_sync_is_not_recorded_as_a_member() {
     assert!(refused.message.contains("not in sync"), "{refused}");
     seat.synced();
     change().await.unwrap();
-    let lease = server.lease.lock();
-    let annotations = lease.metadata.annotations.clone().unwrap();
-    assert_eq!(Grant::parse(None, &annotations).unwrap().concern, wish);
+    assert_eq!(server.on_record().0, wish);
 }
 
 #[tokio::test]
 async fn what_was_answered_at_k_is_on_record_once_k_is_lowered_to_0_and_stays_there() {
     let (dir, server) = (TempDir::new().unwrap(), Arc::new(Server::default()));
-    let (writer, leadership, node_id) = granted(&dir, &server).await;
+    let other = Uuid::from_u128(9);
+    let members = |own| Concern {
+        members: [own, other].into(),
+        acks: 1,
+    };
+    let (writer, leadership, node_id) = granted_with(&dir, &server, members).await;
     let replicas = ReplicaTable::default();
     let moves = AtomicU64::new(boot_time_ms());
     let concern = |acks| Concern {
-        members: [node_id, Uuid::from_u128(9)].into(),
         acks,
+        ..members(node_id)
     };
     let change = async |known: &Concern, wish: &Concern| {
         leadership
             .change_members(1, (known, wish), &writer, &replicas, &moves, DEADLINE)
             .await
     };
-    replicas.set_granted(node_id, concern(1));
+    replicas.set_granted(1, node_id, concern(1));
     let on_record = || {
-        let lease = server.lease.lock();
-        let annotations = lease.metadata.annotations.clone().unwrap();
-        let grant = Grant::parse(None, &annotations).unwrap();
-        (grant.concern.acks, grant.secured)
+        let (concern, secured) = server.on_record();
+        (concern.acks, secured)
     };
-    {
-        let mut lease = server.lease.lock();
-        let mut grant = Grant::parse(None, lease.metadata.annotations.as_ref().unwrap()).unwrap();
-        grant.concern = concern(1);
-        let annotations = lease.metadata.annotations.as_mut().unwrap();
-        annotations.insert(ACKS.to_owned(), grant.annotations()[ACKS].clone());
-        annotations.insert(MEMBERS.to_owned(), grant.annotations()[MEMBERS].clone());
-    }
     assert_eq!(on_record(), (1, Position::ZERO));
     let answered = Position::new(1, 42);
-    replicas.with_membership(|m| m.answer(answered)).unwrap();
+    replicas.step(1, |m| m.answer(answered)).unwrap();
     change(&concern(1), &concern(0)).await.unwrap();
     assert_eq!(on_record(), (0, answered));
     // Nothing that a later change says takes it back.
-    replicas.set_granted(node_id, concern(0));
+    replicas.set_granted(1, node_id, concern(0));
     let alone = Concern {
         members: [node_id].into(),
         acks: 0,
@@ -339,4 +280,175 @@ async fn it_holds_no_lease_for_a_writer_that_has_stopped() {
         .await
         .expect("it goes on")
         .unwrap();
+}
+
+/// A master with two replicas, both members, each of whose writes waits for one of them.
+struct Three {
+    server: Arc<Server>,
+    writer: WriterHandle,
+    leadership: Leadership,
+    replicas: ReplicaTable,
+    moves: AtomicU64,
+    seats: [Seat; 2],
+    all: Concern,
+    /// Without the second replica.
+    fewer: Concern,
+    _dir: TempDir,
+}
+
+const FIRST: Uuid = Uuid::from_u128(8);
+const SECOND: Uuid = Uuid::from_u128(9);
+
+impl Three {
+    async fn new() -> Self {
+        let (dir, server) = (TempDir::new().unwrap(), Arc::new(Server::default()));
+        let members = |own| Concern {
+            members: [own, FIRST, SECOND].into(),
+            acks: 1,
+        };
+        let (writer, leadership, node_id) = granted_with(&dir, &server, members).await;
+        let replicas = ReplicaTable::default();
+        replicas.set_granted(1, node_id, members(node_id));
+        replicas.enter(1, 1);
+        let seats = [FIRST, SECOND].map(|id| {
+            let peer = Peer {
+                node_id: id,
+                boot_id: Uuid::nil(),
+                name: "r".to_owned(),
+                advertised: None,
+            };
+            let ack = Ack::default();
+            replicas.join((1, 1), peer, "h:1".to_owned(), false, ack)
+        });
+        Three {
+            server,
+            writer,
+            leadership,
+            replicas,
+            moves: AtomicU64::new(boot_time_ms()),
+            seats,
+            all: members(node_id),
+            fewer: Concern {
+                members: [node_id, FIRST].into(),
+                acks: 1,
+            },
+            _dir: dir,
+        }
+    }
+
+    /// The replica has everything on its disk.
+    fn catch_up(&self, seat: usize) {
+        self.seats[seat].acked(Ack {
+            durable: self.end(),
+            ..Ack::default()
+        });
+    }
+
+    fn end(&self) -> u64 {
+        self.writer.progress().borrow().end.position.offset
+    }
+
+    async fn remove(&self, deadline: Duration) -> Result<(), ApiError> {
+        let change = (&self.all, &self.fewer);
+        self.leadership
+            .change_members(
+                1,
+                change,
+                &self.writer,
+                &self.replicas,
+                &self.moves,
+                deadline,
+            )
+            .await
+    }
+
+    /// What is in use asks for what both records ask for: the one before, and the one that may have been made.
+    fn holds_for_either(&self) {
+        let membership = self.replicas.membership().unwrap();
+        assert!(membership.settled().is_none(), "the operator asks again");
+        assert!(
+            membership.counts(FIRST) && !membership.counts(SECOND),
+            "what only the removed replica has is answered: {membership:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_removal_is_covered_by_those_who_stay_whatever_a_handover_that_failed_had_settled() {
+    let three = Three::new().await;
+    // A handover to the second replica: it holds everything, the first nothing.
+    three.catch_up(1);
+    let end = three.end();
+    let soon = || Instant::now() + Duration::from_millis(200);
+    three.replicas.settle(1, end, soon()).await;
+    let waits = |offset| three.replicas.acknowledged(1, offset, 0);
+    assert_eq!(waits(end).await, Ok(()), "the handover had to settle that");
+    // Whether it fails before the removal, or it is still under way.
+    for fails in [false, true] {
+        if fails {
+            three.replicas.unsettle();
+        }
+        let refused = three.remove(Duration::from_millis(200)).await.unwrap_err();
+        assert!(
+            refused.message.contains("members are as before"),
+            "{refused}"
+        );
+        assert_eq!(three.server.on_record().0, three.all);
+        three.replicas.settle(1, end, soon()).await;
+    }
+    three.catch_up(0);
+    three.remove(DEADLINE).await.unwrap();
+    assert_eq!(three.server.on_record().0, three.fewer);
+}
+
+#[tokio::test]
+async fn a_record_that_may_have_been_made_leaves_in_use_what_holds_for_either() {
+    for (fault, made) in [
+        (Fault::DoneAndAnswered(StatusCode::GATEWAY_TIMEOUT), true),
+        (Fault::Refused(StatusCode::GATEWAY_TIMEOUT), false),
+        (Fault::SentTwice, true),
+        (Fault::Refused(StatusCode::CONFLICT), false),
+    ] {
+        let three = Three::new().await;
+        three.catch_up(0);
+        // The first change confirms the epoch, the second is the record.
+        *three.server.faults.lock() = [None, Some(fault)].into();
+        let refused = three.remove(DEADLINE).await.unwrap_err();
+        assert_eq!(refused.error_type, ErrorCode::Unavailable, "{refused}");
+        assert_eq!(three.server.on_record().0 == three.fewer, made, "{fault:?}");
+        three.holds_for_either();
+        // The operator asks again.
+        three.remove(DEADLINE).await.unwrap();
+        assert_eq!(three.server.on_record().0, three.fewer, "{fault:?}");
+        let membership = three.replicas.membership().unwrap();
+        assert_eq!(membership.settled(), Some(&three.fewer), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_change_of_the_lease_is_sent_twice_by_this_process() {
+    for code in [
+        StatusCode::TOO_MANY_REQUESTS,
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::GATEWAY_TIMEOUT,
+    ] {
+        for fault in [Fault::DoneAndAnswered(code), Fault::Refused(code)] {
+            let (dir, server) = (TempDir::new().unwrap(), Arc::new(Server::default()));
+            let (writer, lease, node_id) = restarted(&dir, &server).await;
+            server.grant(1, node_id);
+            let fails = || server.faults.lock().push_back(Some(fault));
+            fails();
+            let retaken = lease.retake(CLUSTER, 1, || true).await;
+            assert!(matches!(retaken, Err(LeaseError::Api(_))), "{retaken:?}");
+            let taken = lease.retake(CLUSTER, 1, || true).await.unwrap().unwrap();
+            fails();
+            assert!(lease.confirm(taken.epoch).await.is_err());
+            fails();
+            let concern = Concern::default();
+            let recorded = lease.record(taken.epoch, &concern, Position::ZERO).await;
+            assert!(matches!(recorded, Err(LeaseError::Api(_))), "{recorded:?}");
+            assert_eq!(server.asked.load(Ordering::SeqCst), 4, "{fault:?}");
+            writer.stop().await;
+        }
+    }
 }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use super::super::operator::Mode;
 use super::super::world::{Event, World};
 use super::{GONE, confirming};
+use crate::concern::Concern;
 use crate::position::Position;
 
 impl World {
@@ -12,9 +14,22 @@ impl World {
         self.checks.confirmed().last().unwrap_or(Position::ZERO)
     }
 
+    /// Tells the master to change to these members, whatever an operator would say.
+    fn change_by_hand(&mut self, master: usize, members: &[usize]) {
+        let known = self.lease.grant.concern.clone();
+        let members = members.iter().map(|n| self.nodes[*n].id).collect();
+        let epoch = self.lease.grant.epoch;
+        let wish = Concern {
+            members,
+            ..known.clone()
+        };
+        // Nobody waits for the answer.
+        self.change_members(master, 0, epoch, (known, wish));
+    }
+
     /// Acknowledgements that a master goes by, and those that it knows to be on record.
     fn in_use_and_on_record(&self, node: usize) -> (u32, u32) {
-        let membership = self.nodes[node].membership.as_ref();
+        let membership = self.nodes[node].quorum.membership();
         membership.map_or((0, 0), |m| (m.in_use().acks, m.on_record().acks))
     }
 }
@@ -73,6 +88,64 @@ pub(in super::super) fn lowered_to_none(seed: u64) -> World {
     world.wait(2_500);
     world.blocked[0][2] -= 1;
     world
+}
+
+/// One of two replicas lacks what was acknowledged; a handover to the other settles that, and fails. Then the other is to
+/// be removed: what it alone acknowledged says nothing of those who stay.
+pub(in super::super) fn removal_after_a_failed_handover(seed: u64) -> World {
+    let mut world = confirming(seed, 1);
+    world.blocked[0][1] += 1;
+    world.until(|w| !w.nodes[1].has(w.last_confirmed()));
+    world.nodes[0].no_role_until = world.now + 250;
+    world.ask_for(Mode::Switchover, 2);
+    world.until(|w| w.checks.handovers_failed > 0);
+    world.clients_rest = true;
+    world.change_by_hand(0, &[0, 1]);
+    world.wait(50);
+    world.clients_rest = false;
+    world.wait(400);
+    world.blocked[0][1] -= 1;
+    world
+}
+
+#[test]
+fn what_a_failed_handover_settled_covers_no_removal() {
+    for seed in 0..12 {
+        let world = removal_after_a_failed_handover(seed);
+        assert_eq!(world.lease.grant.concern.members.len(), 3, "seed {seed}");
+        let checks = world.run().checks;
+        assert!(checks.handovers_failed > 0 && checks.failovers == 0);
+    }
+}
+
+/// The record of a removal reaches the API server twice, and the second sending's conflict comes back; then those who stay
+/// fall behind.
+pub(in super::super) fn removal_sent_twice(seed: u64) -> World {
+    let mut world = confirming(seed, 1);
+    world.sends_twice = true;
+    world.scale_away(2);
+    world.until(|w| w.lease.grant.concern.members.len() == 2);
+    world.blocked[0][1] += 1;
+    world.wait(100);
+    world.blocked[0][1] -= 1;
+    world
+}
+
+#[test]
+fn a_removal_that_was_recorded_and_answered_with_a_conflict_holds() {
+    for seed in 0..12 {
+        let mut world = removal_sent_twice(seed);
+        let settled = |w: &World| {
+            w.nodes[0]
+                .quorum
+                .membership()
+                .is_some_and(|m| m.settled().is_some())
+        };
+        assert!(!world.sends_twice);
+        world.until(settled);
+        let checks = world.run().checks;
+        assert_eq!(checks.openers(), [0]);
+    }
 }
 
 #[test]

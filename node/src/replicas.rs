@@ -2,94 +2,58 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use vectorizer_api::replication::{Replica, ReplicaStatus};
-use vectorizer_replication::concern::{Concern, Coverage, Level, Membership, Waiting};
+use vectorizer_replication::concern::{Concern, Level, Membership};
 use vectorizer_replication::master::Peer;
 use vectorizer_replication::message::Ack;
-use vectorizer_replication::position::Position;
+use vectorizer_replication::quorum::{Over, Quorum, Settling, Wait};
 use vectorizer_replication::roster::{Forgotten, Health, Roster, SessionNumber, View};
 
-use super::clock;
+use crate::clock;
 
 /// Shared list of replicas. Cloning is cheap.
 #[derive(Clone)]
 pub struct ReplicaTable {
-    roster: Arc<Mutex<Roster>>,
-    /// The epoch that the list is of. Locked together with it, and before it.
-    epoch: Arc<Mutex<u64>>,
+    book: Arc<Mutex<Book>>,
     /// Cancelled when a replica begins another session.
     live: Arc<Mutex<HashMap<Uuid, CancellationToken>>>,
-    /// Who acknowledges. Locked last.
-    quorum: Arc<Mutex<Quorum>>,
     changed: Arc<watch::Sender<()>>,
 }
 
-/// Whose acknowledgements are waited for, and by whom.
+/// Who is there, and who waits for them: looked at together, under one lock.
 #[derive(Default)]
-struct Quorum {
-    /// `None` without Kubernetes: nothing records who belongs to the cluster, and whoever is fed counts.
-    membership: Option<Membership>,
-    /// What the configuration says, where nothing is recorded.
-    least: u32,
-    level: Level,
-    /// First offset of the epoch: nothing counts as covered before its own first record is.
-    first_offset: u64,
-    /// The epoch that it is of.
-    epoch: u64,
-    /// Offsets, and who is told.
-    waiting: Waiting<(u64, oneshot::Sender<()>)>,
-    /// What was said to be acknowledged last by [`ReplicaTable::settle`].
-    settled: Option<Settled>,
-    /// As many replicas as are waited for have been in sync at once, in this epoch.
-    gathered: bool,
+struct Book {
+    roster: Roster,
+    quorum: Quorum<oneshot::Sender<()>>,
 }
 
-/// So many replicas have acknowledged an epoch up to an offset.
-#[derive(Clone, Copy)]
-struct Settled {
-    epoch: u64,
-    offset: u64,
-    acks: u32,
-}
-
-impl Quorum {
-    fn acks(&self) -> u32 {
-        match &self.membership {
-            None => self.least,
-            // The configuration holds until something is recorded: no write of a new cluster comes away with less.
-            Some(own) if own.on_record().members.is_empty() => own.in_use().acks.max(self.least),
-            Some(own) => own.in_use().acks,
+impl Book {
+    /// Tells those whose wait is over.
+    fn acknowledge(&mut self) {
+        for Over { who, .. } in self.quorum.take_over(&self.roster) {
+            // Who asked may have gone.
+            let _ = who.send(());
         }
     }
 
-    /// Somebody is told that as many replicas as are asked for hold everything up to `offset`.
-    fn answer(&mut self, offset: u64) {
-        let epoch = self.epoch;
-        if let Some(membership) = &mut self.membership {
-            membership.answer(Position { epoch, offset });
-        }
-    }
-
-    fn coverage(&self, roster: &Roster) -> Coverage {
-        // Until members were recorded, whoever is there counts.
-        let membership = self.membership.as_ref();
-        let membership = membership.filter(|m| !m.on_record().members.is_empty());
-        roster.coverage(self.level, |id| membership.is_none_or(|m| m.counts(id)))
+    /// A replica that was scaled away is not missed.
+    fn forget_strangers(&mut self) {
+        let quorum = &self.quorum;
+        self.roster.keep_members(|id| quorum.misses(id));
     }
 }
 
 impl Default for ReplicaTable {
     fn default() -> Self {
         ReplicaTable {
-            roster: Arc::default(),
-            epoch: Arc::default(),
+            book: Arc::default(),
             live: Arc::default(),
-            quorum: Arc::default(),
             changed: Arc::new(watch::Sender::new(())),
         }
     }
@@ -106,13 +70,13 @@ pub(crate) struct Seat {
 impl ReplicaTable {
     /// All replicas, live or not, ordered by id.
     pub fn list(&self) -> Vec<Replica> {
-        let views = self.roster.lock().list(clock::now());
+        let views = self.book.lock().roster.list(clock::now());
         views.into_iter().map(replica).collect()
     }
 
     /// Bytes sent to each replica in this epoch.
     pub fn sent(&self) -> HashMap<Uuid, u64> {
-        let views = self.roster.lock().list(clock::now());
+        let views = self.book.lock().roster.list(clock::now());
         views
             .into_iter()
             .map(|v| (v.peer.node_id, v.sent))
@@ -121,196 +85,175 @@ impl ReplicaTable {
 
     /// Number of live sessions.
     pub fn connected(&self) -> usize {
-        self.roster.lock().connected()
+        self.book.lock().roster.connected()
     }
 
     /// Offset up to which a replica is durable, if its session is live and its first sync complete.
     pub fn durable_of(&self, node_id: Uuid) -> Option<u64> {
-        self.roster.lock().durable_of(node_id)
+        self.book.lock().roster.durable_of(node_id)
     }
 
     /// Each write waits for `acks` replicas, as long as nothing is recorded about the cluster.
     pub fn set_least(&self, acks: u32) {
-        self.quorum.lock().least = acks;
+        self.book.lock().quorum.set_least(acks);
     }
 
     /// What an acknowledgement has to say.
     pub fn set_level(&self, level: Level) {
-        self.quorum.lock().level = level;
+        self.book.lock().quorum.set_level(level);
     }
 
-    /// The Lease grants the next epoch to this node, with these members and acknowledgements.
-    pub fn set_granted(&self, own: Uuid, concern: Concern) {
-        self.quorum.lock().membership = Some(Membership::granted(own, concern));
+    /// The Lease grants `epoch` to this node, with these members and acknowledgements.
+    pub fn set_granted(&self, epoch: u64, own: Uuid, concern: Concern) {
+        self.book.lock().quorum.grant(epoch, own, concern);
     }
 
-    /// Reads or changes members and acknowledgements; `None` without Kubernetes. Writes that a change covers are
-    /// answered.
-    pub fn with_membership<T>(&self, change: impl FnOnce(&mut Membership) -> T) -> Option<T> {
-        let changed = self.quorum.lock().membership.as_mut().map(change);
-        self.acknowledge();
-        self.forget_strangers();
+    /// Members and acknowledgements as they are; `None` without Kubernetes.
+    pub fn membership(&self) -> Option<Membership> {
+        self.book.lock().quorum.membership().cloned()
+    }
+
+    /// One step of a change of members, by the master of `epoch`; `None`, and nothing is done, when it is that no more,
+    /// and without Kubernetes. Writes that the step covers are answered.
+    pub fn step<T>(&self, epoch: u64, change: impl FnOnce(&mut Membership) -> T) -> Option<T> {
+        let mut book = self.book.lock();
+        let changed = book.quorum.step(epoch, change);
+        book.acknowledge();
+        book.forget_strangers();
+        drop(book);
+        self.changed.send_replace(());
         changed
-    }
-
-    /// A replica that was scaled away is not missed.
-    fn forget_strangers(&self) {
-        let mut roster = self.roster.lock();
-        let quorum = self.quorum.lock();
-        let members = quorum.membership.as_ref().map(|m| &m.on_record().members);
-        // Nobody is on record before the operator has said who belongs to the cluster.
-        if let Some(members) = members.filter(|m| !m.is_empty()) {
-            roster.keep_members(|id| members.contains(&id));
-        }
     }
 
     /// Replicas that a write waits for, unless it asks for more.
     pub fn acks(&self) -> u32 {
-        self.quorum.lock().acks()
+        self.book.lock().quorum.acks()
+    }
+
+    /// The same for what was written in `epoch`; `None` when other members count by now.
+    pub fn acks_in(&self, epoch: u64) -> Option<u32> {
+        self.book.lock().quorum.acks_in(epoch)
     }
 
     /// Replicas that could acknowledge now.
     pub fn in_sync(&self) -> usize {
-        let roster = self.roster.lock();
-        self.quorum.lock().coverage(&roster).in_sync()
+        let book = self.book.lock();
+        book.quorum.coverage(&book.roster).in_sync()
     }
 
     /// Whether there were enough replicas at once since this node became master: before that, they are only connecting.
     pub fn has_gathered(&self) -> bool {
-        self.quorum.lock().gathered
+        self.book.lock().quorum.has_gathered()
     }
 
     /// The offset up to which as many replicas as the cluster asks for have acknowledged; 0 while it asks for none, and
     /// until the epoch's own first record is covered. Not beyond `durable`, the offset up to which this node has it on disk.
     pub fn covered(&self, durable: u64) -> u64 {
-        let roster = self.roster.lock();
-        let mut quorum = self.quorum.lock();
-        let offset = quorum.coverage(&roster).at(quorum.acks()).unwrap_or(0);
-        let offset = offset.min(durable);
-        // A number in use that is not on record, or will not be: a failover may give up what it covers.
-        let membership = quorum.membership.as_ref();
-        if membership.is_some_and(Membership::promises_nothing) || offset < quorum.first_offset {
-            return 0;
-        }
-        quorum.answer(offset);
-        offset
+        let Book { roster, quorum } = &mut *self.book.lock();
+        quorum.covered(roster, durable)
     }
 
     /// Answers once `acks` replicas, and as many as the cluster asks for, have acknowledged `offset`, as long as this node
-    /// is master of `epoch`; an error when it is no more.
+    /// is master of `epoch`, or has handed it over with all of that acknowledged; an error otherwise.
     pub fn acknowledged(&self, epoch: u64, offset: u64, acks: u32) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        let own = self.epoch.lock();
-        if *own == epoch {
-            let mut quorum = self.quorum.lock();
-            // Who asked and went away need not be kept.
-            quorum.waiting.retain(|(_, waiter)| !waiter.is_closed());
-            let enough = acks.max(quorum.acks());
-            let settled = quorum
-                .settled
-                .is_some_and(|s| s.epoch == epoch && s.offset >= offset && s.acks >= enough);
-            if settled {
-                // Who asked may have gone.
-                let _ = sender.send(());
-                return receiver;
-            }
-            quorum.waiting.push(acks, offset, (offset, sender));
-            drop(quorum);
-            self.acknowledge();
+        let mut book = self.book.lock();
+        // Who asked and went away need not be kept.
+        book.quorum.retain(|waiter| !waiter.is_closed());
+        match book.quorum.wait(epoch, offset, acks, sender) {
+            Wait::Over(sender) => drop(sender.send(())),
+            Wait::GoesOn => book.acknowledge(),
+            Wait::NotMaster => {}
         }
         receiver
     }
 
+    /// Waits until `acks` of the members in use have acknowledged everything up to `offset`, counted afresh: what a
+    /// handover has settled says nothing of those who are to count from now on. Whether they have: `None` when this node
+    /// is no longer master of `epoch`, and false at `limit`.
+    pub async fn count(&self, epoch: u64, offset: u64, acks: u32, limit: Instant) -> Option<bool> {
+        let look = |book: &mut Book| match book.quorum.counted(&book.roster, epoch, offset, acks) {
+            None => Some(None),
+            Some(true) => Some(Some(true)),
+            Some(false) => None,
+        };
+        self.until(limit, look).await.unwrap_or(Some(false))
+    }
+
     /// Waits until as many replicas as the cluster asks for have acknowledged everything up to `offset`, as long as
     /// enough are in sync; not longer than until `limit`. What is answered late is then known to be acknowledged, even
-    /// when this node is no longer master.
-    pub async fn settle(&self, epoch: u64, offset: u64, limit: std::time::Instant) {
-        let acks = self.acks();
-        if acks == 0 {
-            return;
-        }
-        let mut covered = self.acknowledged(epoch, offset, 0);
+    /// when this node is no longer master: [`Self::unsettle`] if it stays that.
+    pub async fn settle(&self, epoch: u64, offset: u64, limit: Instant) {
+        let look = |book: &mut Book| match book.quorum.settle(&book.roster, epoch, offset) {
+            Settling::NotYet => None,
+            settled @ (Settling::Done | Settling::Never) => Some(settled),
+        };
+        // What could not be settled is not answered late.
+        let _ = self.until(limit, look).await;
+    }
+
+    /// The handover failed.
+    pub fn unsettle(&self) {
+        self.book.lock().quorum.unsettle();
+    }
+
+    /// Looks whenever something changes, until there is something to say; `None` at `limit`.
+    async fn until<T>(
+        &self,
+        limit: Instant,
+        mut look: impl FnMut(&mut Book) -> Option<T>,
+    ) -> Option<T> {
         let mut changed = self.changed();
-        let enough = async {
+        let found = async {
             loop {
-                let short = usize::try_from(acks).map_or(true, |acks| self.in_sync() < acks);
-                tokio::select! {
-                    biased;
-                    covered = &mut covered => return covered.is_ok(),
-                    () = std::future::ready(()), if short => return false,
-                    _ = changed.changed() => {}
+                changed.borrow_and_update();
+                if let Some(found) = look(&mut self.book.lock()) {
+                    return Some(found);
+                }
+                if changed.changed().await.is_err() {
+                    return None;
                 }
             }
         };
-        if tokio::time::timeout_at(limit.into(), enough).await == Ok(true) {
-            self.quorum.lock().settled = Some(Settled {
-                epoch,
-                offset,
-                acks,
-            });
-        }
-    }
-
-    fn acknowledge(&self) {
-        let roster = self.roster.lock();
-        let mut quorum = self.quorum.lock();
-        if quorum.waiting.is_empty() && quorum.gathered {
-            return;
-        }
-        let coverage = quorum.coverage(&roster);
-        let acks = quorum.acks();
-        let enough = usize::try_from(acks).is_ok_and(|acks| coverage.in_sync() >= acks);
-        quorum.gathered |= enough;
-        for (offset, waiter) in quorum.waiting.take_covered(&coverage, acks) {
-            if acks > 0 {
-                quorum.answer(offset);
-            }
-            // Who asked may have gone.
-            let _ = waiter.send(());
-        }
+        tokio::time::timeout_at(limit.into(), found)
+            .await
+            .unwrap_or_default()
     }
 
     /// Removes a replica that is not connected.
     pub fn forget(&self, node_id: Uuid) -> Forgotten {
-        self.roster.lock().forget(node_id)
+        self.book.lock().roster.forget(node_id)
     }
 
-    /// Notifies whenever a replica joins, leaves or acknowledges.
+    /// Notifies whenever a replica joins, leaves or acknowledges, or members change.
     pub fn changed(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
     /// The log ends at `end` since now.
-    pub(super) fn appended(&self, end: u64) {
-        self.roster.lock().appended(end, clock::now());
+    pub(crate) fn appended(&self, end: u64) {
+        self.book.lock().roster.appended(end, clock::now());
     }
 
     /// This node is master of `epoch`: whoever was fed in an earlier one is listed no more.
     ///
     /// Said by the first to notice, be it a replica's session or the task that watches the role.
     pub(crate) fn enter(&self, epoch: u64, first_offset: u64) {
-        let mut own = self.epoch.lock();
-        if epoch > *own {
-            *own = epoch;
-            self.roster.lock().clear();
-            let mut quorum = self.quorum.lock();
-            quorum.waiting.take_all();
-            quorum.first_offset = first_offset;
-            quorum.epoch = epoch;
-            quorum.gathered = false;
+        let mut book = self.book.lock();
+        if book.quorum.enter(epoch, first_offset) {
+            book.roster.clear();
         }
-        drop(own);
+        drop(book);
         self.changed.send_replace(());
     }
 
     /// This node is no longer master of `epoch`.
-    pub(super) fn leave(&self, epoch: u64) {
-        let own = self.epoch.lock();
-        if epoch == *own {
-            self.roster.lock().clear();
-            self.quorum.lock().waiting.take_all();
+    pub(crate) fn leave(&self, epoch: u64) {
+        let mut book = self.book.lock();
+        if book.quorum.leave(epoch) {
+            book.roster.clear();
         }
-        drop(own);
+        drop(book);
         self.changed.send_replace(());
     }
 
@@ -325,14 +268,16 @@ impl ReplicaTable {
         self.enter(epoch, first_offset);
         let node_id = peer.node_id;
         let (now, unix_ms) = (clock::now(), clock::unix_ms());
-        let mut roster = self.roster.lock();
-        let session = roster.joined(peer, address, syncing, ack, now, unix_ms);
-        drop(roster);
+        let mut book = self.book.lock();
+        let session = book
+            .roster
+            .joined(peer, address, syncing, ack, now, unix_ms);
+        drop(book);
         let replaced = CancellationToken::new();
         if let Some(older) = self.live.lock().insert(node_id, replaced.clone()) {
             older.cancel();
         }
-        self.acknowledge();
+        self.book.lock().acknowledge();
         self.changed.send_replace(());
         Seat {
             table: self.clone(),
@@ -345,42 +290,44 @@ impl ReplicaTable {
 
 impl Seat {
     /// Another session of the same replica has taken this one's place.
-    pub(super) async fn replaced(&self) {
+    pub(crate) async fn replaced(&self) {
         self.replaced.cancelled().await;
     }
 
-    pub(super) fn heard(&self) {
+    pub(crate) fn heard(&self) {
         let (now, unix_ms) = (clock::now(), clock::unix_ms());
-        let mut roster = self.table.roster.lock();
-        roster.heard(self.node_id, self.session, now, unix_ms);
+        let mut book = self.table.book.lock();
+        book.roster.heard(self.node_id, self.session, now, unix_ms);
     }
 
-    pub(super) fn sent(&self, bytes: u64) {
-        let mut roster = self.table.roster.lock();
-        roster.sent(self.node_id, self.session, bytes);
+    pub(crate) fn sent(&self, bytes: u64) {
+        let mut book = self.table.book.lock();
+        book.roster.sent(self.node_id, self.session, bytes);
     }
 
-    pub(super) fn acked(&self, ack: Ack) {
-        let mut roster = self.table.roster.lock();
-        roster.acked(self.node_id, self.session, ack);
-        drop(roster);
-        self.table.acknowledge();
-        self.table.changed.send_replace(());
+    pub(crate) fn acked(&self, ack: Ack) {
+        self.moved(|roster| roster.acked(self.node_id, self.session, ack));
     }
 
     pub(crate) fn synced(&self) {
-        let mut roster = self.table.roster.lock();
-        roster.synced(self.node_id, self.session);
-        drop(roster);
-        self.table.acknowledge();
+        self.moved(|roster| roster.synced(self.node_id, self.session));
+    }
+
+    fn moved(&self, change: impl FnOnce(&mut Roster)) {
+        let mut book = self.table.book.lock();
+        change(&mut book.roster);
+        book.acknowledge();
+        drop(book);
         self.table.changed.send_replace(());
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.table.roster.lock().left(self.node_id, self.session);
-        self.table.forget_strangers();
+        let mut book = self.table.book.lock();
+        book.roster.left(self.node_id, self.session);
+        book.forget_strangers();
+        drop(book);
         if !self.replaced.is_cancelled() {
             self.table.live.lock().remove(&self.node_id);
         }
@@ -423,7 +370,7 @@ fn split(address: &str) -> (String, u16) {
 
 #[cfg(test)]
 mod tests {
-    use vectorizer_replication::position::History;
+    use vectorizer_replication::position::{History, Position};
 
     use super::*;
 
@@ -468,7 +415,7 @@ mod tests {
         let table = ReplicaTable::default();
         let [own, other] = [1, 2].map(Uuid::from_u128);
         let members = [own, other].into();
-        table.set_granted(own, Concern { members, acks: 1 });
+        table.set_granted(3, own, Concern { members, acks: 1 });
         table.enter(3, 1);
         let seat = table.join(
             (3, 1),
@@ -478,8 +425,8 @@ mod tests {
             Ack::default(),
         );
         let answered = || {
-            let secured = table.with_membership(|m| m.secured(&History::default()));
-            secured.unwrap()
+            let membership = table.membership().unwrap();
+            membership.secured(&History::default())
         };
         let mut first = table.acknowledged(3, 7, 0);
         let mut second = table.acknowledged(3, 9, 0);

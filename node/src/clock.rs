@@ -1,4 +1,5 @@
-//! The clocks that sessions and lag are counted with.
+//! The clocks: of sessions and lag, which never jump; of permits, which count suspension; and the wall's, for what is
+//! written down.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,12 +12,12 @@ const BEGIN: Millis = 1 << 42;
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Now, in ms on a clock that never jumps.
-pub(super) fn now() -> Millis {
+pub(crate) fn now() -> Millis {
     BEGIN + millis(START.elapsed())
 }
 
 /// The moment `at` of [`now`]'s clock, for timers.
-pub(super) fn instant(at: Millis) -> tokio::time::Instant {
+pub(crate) fn instant(at: Millis) -> tokio::time::Instant {
     let since_start = Duration::from_millis(at.saturating_sub(BEGIN));
     // So far ahead that it cannot be expressed is as good as never; an hour is.
     let far = Instant::now() + Duration::from_secs(3600);
@@ -28,12 +29,19 @@ pub(super) fn instant(at: Millis) -> tokio::time::Instant {
 }
 
 /// Unix time in ms.
-pub(super) fn unix_ms() -> u64 {
+pub(crate) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, millis)
 }
 
 /// Whole milliseconds.
-pub(super) fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Time since the machine booted in ms, suspension included (CLOCK_BOOTTIME).
+pub(crate) fn boot_time_ms() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    // Both parts are never negative for this clock.
+    now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
 }
