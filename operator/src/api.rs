@@ -3,6 +3,10 @@
 //! A connection whose other end has vanished would otherwise hold a pass, and with it its cluster, until the kernel
 //! gives up minutes later. A watch may be silent for as long as nothing happens; so it is begun again every
 //! [`WATCH_SECS`], and a connection on which nothing came for [`SILENT`] is given up.
+//!
+//! Nothing is repeated down here. kube's own client sends a request again after 429, 503 and 504, which may have been
+//! carried out: the answer would then be that of the second sending, a conflict with the first. What was changed over a
+//! version is looked at again by whoever changed it, in the next pass at the latest.
 
 use std::time::Duration;
 
@@ -21,8 +25,14 @@ pub const SILENT: Duration = Duration::from_secs(40);
 
 /// The client that everything goes through.
 pub fn connect(config: Config) -> Result<Client, kube::Error> {
-    let client = Client::try_from(heard(config, SILENT))?;
+    let client = Client::try_from(once(heard(config, SILENT)))?;
     Ok(bounded(client, ANSWER_WITHIN))
+}
+
+/// The same configuration, by which each request is sent once.
+fn once(mut config: Config) -> Config {
+    config.default_retry = false;
+    config
 }
 
 /// The same configuration, with a bound on how long nothing may come.
@@ -67,11 +77,15 @@ async fn answer(client: Client, request: Request<Body>) -> Result<Response<Body>
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
+    use axum::http::StatusCode;
     use futures::StreamExt;
     use k8s_openapi::api::core::v1::Pod;
     use kube::Api;
-    use kube::api::WatchParams;
+    use kube::api::{DeleteParams, Patch, PatchParams, PostParams, WatchParams};
+    use serde_json::json;
 
     use super::*;
 
@@ -109,5 +123,46 @@ mod tests {
         });
         let next = next.await.expect("it is waited for for ever");
         assert!(!matches!(next, Some(Ok(_))), "{next:?}");
+    }
+
+    #[tokio::test]
+    async fn no_request_is_sent_twice() {
+        for code in [
+            StatusCode::TOO_MANY_REQUESTS,
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::GATEWAY_TIMEOUT,
+        ] {
+            let asked = Arc::new(AtomicU64::new(0));
+            let counts = asked.clone();
+            let answer = move || {
+                counts.fetch_add(1, Ordering::SeqCst);
+                async move { code }
+            };
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let server = axum::serve(listener, axum::Router::new().fallback(answer));
+            tokio::spawn(async move { server.await });
+            let client = connect(Config::new(url.parse().unwrap())).unwrap();
+            let pods: Api<Pod> = Api::namespaced(client, "ns");
+            let pod = Pod::default();
+            let patch = Patch::Merge(json!({}));
+            let outcomes = [
+                pods.replace("p", &PostParams::default(), &pod)
+                    .await
+                    .map(drop),
+                pods.replace_status("p", &PostParams::default(), &pod)
+                    .await
+                    .map(drop),
+                pods.create(&PostParams::default(), &pod).await.map(drop),
+                pods.patch("p", &PatchParams::default(), &patch)
+                    .await
+                    .map(drop),
+                pods.delete("p", &DeleteParams::default()).await.map(drop),
+                pods.get("p").await.map(drop),
+            ];
+            assert!(outcomes.iter().all(Result::is_err), "{outcomes:?}");
+            let sent = asked.load(Ordering::SeqCst);
+            assert_eq!(sent, outcomes.len() as u64, "after {code}");
+        }
     }
 }

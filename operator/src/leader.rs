@@ -2,6 +2,10 @@
 //!
 //! This only keeps two of them from doing everything twice. What they decide is safe without it: decisions are written
 //! over the version that they were made from, and nodes refuse what is older than they know.
+//!
+//! Whom the Lease names decides, and nothing else: after a conflict, which may be with this process's own request, it is
+//! read again. An answer that does not come, or says that it is not known what became of the request, loses nothing by
+//! itself; a leader whose last confirmed renewal was sent [`GIVE_UP`] ago stops.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +17,7 @@ use kube::{Api, Client};
 
 /// How long a Lease that nobody renews keeps others waiting.
 pub const LASTS: Duration = Duration::from_secs(15);
-/// Without a confirmed renewal for this long, work stops.
+/// So long after the last renewal that was confirmed was sent, work stops.
 pub const GIVE_UP: Duration = Duration::from_secs(10);
 /// Between renewals, and between looks at somebody else's Lease.
 pub const EVERY: Duration = Duration::from_secs(3);
@@ -23,6 +27,8 @@ pub struct Leadership {
     api: Api<Lease>,
     name: String,
     identity: String,
+    every: Duration,
+    give_up: Duration,
     /// Version of the Lease seen last, and since when, on this process's own clock.
     seen: Option<(String, Instant)>,
 }
@@ -34,6 +40,8 @@ impl Leadership {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
             identity: identity.to_owned(),
+            every: EVERY,
+            give_up: GIVE_UP,
             seen: None,
         }
     }
@@ -41,7 +49,7 @@ impl Leadership {
     /// Waits until this process leads. Calls `heard` whenever the Lease could be read.
     pub async fn acquire(&mut self, heard: impl Fn()) {
         loop {
-            match tokio::time::timeout(EVERY, self.try_to_lead()).await {
+            match tokio::time::timeout(self.every, self.try_to_lead()).await {
                 Ok(Ok(true)) => return,
                 Ok(Ok(false)) => heard(),
                 Ok(Err(error)) => {
@@ -49,23 +57,24 @@ impl Leadership {
                 }
                 Err(_) => tracing::warn!(lease = self.name, "the leadership lease: no answer"),
             }
-            tokio::time::sleep(EVERY).await;
+            tokio::time::sleep(self.every).await;
         }
     }
 
     /// Renews until leadership is lost.
     pub async fn hold(&mut self) {
         let mut confirmed = Instant::now();
-        loop {
-            tokio::time::sleep(EVERY).await;
-            match tokio::time::timeout(EVERY, self.try_to_lead()).await {
-                Ok(Ok(true)) => confirmed = Instant::now(),
+        let (every, give_up) = (self.every, self.give_up);
+        let left = |confirmed: Instant| give_up.saturating_sub(confirmed.elapsed());
+        while left(confirmed) > Duration::ZERO {
+            tokio::time::sleep(every.min(left(confirmed))).await;
+            let sent = Instant::now();
+            let within = every.min(left(confirmed));
+            match tokio::time::timeout(within, self.try_to_lead()).await {
+                Ok(Ok(true)) => confirmed = sent,
                 Ok(Ok(false)) => return,
                 Ok(Err(error)) => tracing::warn!(%error, "leadership not renewed"),
                 Err(_) => tracing::warn!("leadership not renewed: no answer"),
-            }
-            if confirmed.elapsed() >= GIVE_UP {
-                return;
             }
         }
     }
@@ -87,6 +96,14 @@ impl Leadership {
     }
 
     async fn try_to_lead(&mut self) -> Result<bool, kube::Error> {
+        match self.look_and_take().await {
+            Err(error) if is_conflict(&error) => self.look_and_take().await,
+            outcome => outcome,
+        }
+    }
+
+    /// Takes or renews the Lease if nobody else has it; false if somebody has.
+    async fn look_and_take(&mut self) -> Result<bool, kube::Error> {
         let Some(lease) = self.api.get_opt(&self.name).await? else {
             let lease = self.ours(Lease {
                 metadata: ObjectMeta {
@@ -95,7 +112,8 @@ impl Leadership {
                 },
                 spec: None,
             });
-            return won(self.api.create(&PostParams::default(), &lease).await);
+            self.api.create(&PostParams::default(), &lease).await?;
+            return Ok(true);
         };
         let holder = lease
             .spec
@@ -114,10 +132,10 @@ impl Leadership {
                 return Ok(false);
             }
         }
-        won(self
-            .api
-            .replace(&self.name, &PostParams::default(), &self.ours(lease))
-            .await)
+        let ours = self.ours(lease);
+        let params = PostParams::default();
+        self.api.replace(&self.name, &params, &ours).await?;
+        Ok(true)
     }
 
     fn ours(&self, mut lease: Lease) -> Lease {
@@ -144,11 +162,10 @@ impl Leadership {
     }
 }
 
-/// A conflict means that somebody else was faster.
-fn won(outcome: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
-    match outcome {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-        Err(error) => Err(error),
-    }
+/// The Lease is another than the one that was read, or is there already.
+fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
 }
+
+#[cfg(test)]
+mod tests;
