@@ -32,7 +32,7 @@ LABEL org.opencontainers.image.title="vectorizer-node" org.opencontainers.image.
 COPY --from=build /out/bin/vectorizer-node /usr/local/bin/vectorizer-node
 COPY --from=build --chown=65532:65532 /out/data /var/lib/vectorizer
 USER 65532:65532
-EXPOSE 15002 7001
+EXPOSE 15002 15003 7001
 ENTRYPOINT ["/usr/local/bin/vectorizer-node"]
 
 FROM ${BASE} AS operator

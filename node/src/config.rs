@@ -60,6 +60,8 @@ pub struct Config {
 pub struct Server {
     /// Where the REST API listens.
     pub bind_address: Address,
+    /// Where probes, commands and metrics are served as well, with connections of their own; `None` for nowhere else.
+    pub ops_bind_address: Option<Address>,
     /// Allows everything on data and replication.
     pub admin_key: Option<Credential>,
     /// Allows reading.
@@ -72,10 +74,24 @@ pub struct Server {
     pub max_concurrent_requests: usize,
     /// Memory that all requests together may take, in bytes: half of it for reads, half for writes.
     pub request_memory_bytes: usize,
+    /// Connections to the REST API at once, where the system allows as many open files; for one more, the one that is
+    /// idle longest is closed.
+    pub max_connections: usize,
+    /// Pages that may call the REST API from a browser; `None` for none.
+    pub cors_allowed_origins: Option<Origins>,
     /// How long a request may take.
     pub request_timeout: Duration,
     /// How long running requests may take to end when the node stops.
     pub shutdown_grace: Duration,
+}
+
+/// Origins of pages.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Origins {
+    /// Whichever.
+    Any,
+    /// These, such as `https://app.example.com`.
+    These(Vec<String>),
 }
 
 /// Section `node`.
@@ -171,7 +187,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// What is logged and how.
+/// Section `log`: what is logged and how.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Log {
     /// A tracing filter.
@@ -234,8 +250,7 @@ impl Config {
         .unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR));
         let stored = stored::read(&data_dir, &mut problems);
 
-        let log = read_log(flags, environment, &mut problems);
-        let mut config = Config::assemble(file, &stored, fixed, host, log, problems)?;
+        let mut config = Config::assemble(file, &stored, fixed, host, problems)?;
         config.ready_file.clone_from(&flags.ready_file);
         config.warnings.extend(suspicious(environment));
         if config.kubernetes.is_some() && stored.has_section("replication") {
@@ -253,7 +268,6 @@ impl Config {
         stored: &Layers,
         fixed: Layers,
         host: &str,
-        log: Log,
         mut problems: Vec<Problem>,
     ) -> Result<Self, ConfigError> {
         let mut layers = file.clone();
@@ -276,6 +290,7 @@ impl Config {
         };
         let replication = sections::replication(&mut reader);
         let storage = sections::storage(&mut reader);
+        let log = sections::log(&mut reader);
         if replication.write_acks > 0 && storage.durability != Durability::Always {
             reader.refuse(
                 "replication.write_acks",
@@ -344,51 +359,4 @@ fn of_flags(flags: &Flags, problems: &mut Vec<Problem>) -> Layers {
         }
     }
     layer
-}
-
-fn read_log(
-    flags: &Flags,
-    environment: &BTreeMap<String, String>,
-    problems: &mut Vec<Problem>,
-) -> Log {
-    let pick = |flag: &Option<String>, name: &str, variable: &str, fallback: &str| {
-        let from_environment = environment.get(variable).filter(|value| !value.is_empty());
-        match (flag, from_environment) {
-            (Some(value), _) => (value.clone(), format!("flag --{name}")),
-            (None, Some(value)) => (value.clone(), format!("environment variable {variable}")),
-            (None, None) => (fallback.to_owned(), String::new()),
-        }
-    };
-    let (filter, filter_place) = pick(&flags.log, "log", "VECTORIZER_LOG", "info");
-    let (format, format_place) = pick(
-        &flags.log_format,
-        "log-format",
-        "VECTORIZER_LOG_FORMAT",
-        "text",
-    );
-    let mut refuse = |place: String, message: String| {
-        problems.push(Problem {
-            place,
-            key: "log".to_owned(),
-            message,
-        });
-    };
-    if let Err(error) = tracing_subscriber::EnvFilter::try_new(&filter) {
-        refuse(
-            filter_place,
-            format!("`{filter}` is not a filter, such as info or vectorizer_node=debug: {error}"),
-        );
-    }
-    let format = match format.as_str() {
-        "text" => LogFormat::Text,
-        "json" => LogFormat::Json,
-        other => {
-            refuse(
-                format_place,
-                format!("`{other}` is not allowed: expected `text` or `json`"),
-            );
-            LogFormat::Text
-        }
-    };
-    Log { filter, format }
 }

@@ -1,5 +1,6 @@
 //! The REST API: one table of endpoints, from which the router, the access rules, the metrics' labels and the OpenAPI
-//! document all come.
+//! document all come. What keeps the node going (probes, commands, metrics) is served on a port of its own as well
+//! (`server`).
 //!
 //! On its way in a request meets `frame` (headers of every answer, metrics, panics), then its endpoint's `guard`
 //! (credential, room, size and time limits, then the role: writes on a master only, reads where there is data), then
@@ -10,27 +11,35 @@ mod auth;
 mod body;
 mod budget;
 mod compute;
+mod connection;
 mod control;
+mod cors;
 mod data;
+mod encoding;
 mod endpoint;
 mod endpoints;
 mod forward;
 mod frame;
 mod guard;
 mod openapi;
+mod places;
 mod reads;
 mod ready;
+mod refusals;
 mod replication;
+mod seldom;
 mod server;
 mod system;
 #[cfg(test)]
 mod tests;
+mod unread;
+mod whereabouts;
 mod writes;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 
@@ -46,7 +55,8 @@ use crate::store::embed::{Embedder, HashEmbedder};
 use crate::writer::WriterHandle;
 
 pub use ready::{Addresses, announce};
-pub use server::serve;
+pub(crate) use server::Port;
+pub use server::{Ops, serve, serve_ops};
 
 /// What the API needs of the rest of the node.
 pub struct Parts {
@@ -80,7 +90,8 @@ struct Inner {
     started: Instant,
     stopping: AtomicBool,
     budget: Budget,
-    forwarder: reqwest::Client,
+    forwarder: forward::Forwarder,
+    refusals: refusals::Refusals,
 }
 
 impl std::ops::Deref for Api {
@@ -92,14 +103,8 @@ impl std::ops::Deref for Api {
 }
 
 impl Api {
-    /// The API over these parts. Fails when no client for forwarded writes can be made.
-    pub fn new(parts: Parts) -> Result<Self, reqwest::Error> {
-        let forwarder = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(2))
-            .pool_idle_timeout(Duration::from_secs(30))
-            .build()?;
+    /// The API over these parts.
+    pub fn new(parts: Parts) -> Self {
         let server = &parts.config.server;
         let budget = Budget::new(server.request_memory_bytes, server.max_concurrent_requests);
         let permit = parts.leadership.permit();
@@ -110,32 +115,42 @@ impl Api {
             parts.links.clone(),
             permit.clone(),
         );
-        Ok(Api(Arc::new(Inner {
+        Api(Arc::new(Inner {
             metrics,
             permit,
             embedder: Arc::new(HashEmbedder),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             budget,
-            forwarder,
+            forwarder: forward::forwarder(),
+            refusals: refusals::Refusals::default(),
             parts,
-        })))
+        }))
     }
 
-    /// The router: every endpoint of the table, and JSON errors for everything else.
-    pub fn router(&self) -> Router {
+    /// The router of a port: its endpoints of the table, and JSON errors for everything else.
+    pub(crate) fn router(&self, port: Port) -> Router {
         let mut router = Router::new();
         for endpoint in endpoints::all() {
-            router = router.route(endpoint.path, endpoint.guarded(self));
+            if endpoint.is_on(port) {
+                router = router.route(endpoint.path, endpoint.guarded(self, port));
+            }
         }
-        router
-            .fallback(system::no_such_endpoint)
+        let router = router
+            .fallback(match port {
+                Port::Rest => axum::routing::any(system::no_such_endpoint),
+                Port::Ops => axum::routing::any(system::not_on_this_port),
+            })
             .method_not_allowed_fallback(system::method_not_allowed)
             .layer(axum::middleware::from_fn_with_state(
                 self.clone(),
                 frame::frame,
             ))
-            .with_state(self.clone())
+            .with_state(self.clone());
+        match (&self.config.server.cors_allowed_origins, port) {
+            (Some(origins), Port::Rest) => router.layer(cors::layer(origins)),
+            (_, Port::Rest | Port::Ops) => router,
+        }
     }
 
     /// From now on `/readyz` says no, so that no new requests are sent here.

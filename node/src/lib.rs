@@ -14,6 +14,7 @@ pub mod inspect;
 pub mod journal;
 pub mod lease;
 pub mod link;
+mod listen;
 pub mod metrics;
 pub mod permit;
 pub mod replicas;

@@ -32,7 +32,7 @@ use crate::store::Store;
 use crate::writer::WriterHandle;
 
 pub use follow::spawn_replica;
-pub use listener::{Listening, spawn_master_listener};
+pub use listener::spawn_master_listener;
 pub use stats::LinkStats;
 
 /// What this node is called, and how patient it is.

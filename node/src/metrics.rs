@@ -1,6 +1,8 @@
 //! Metrics in the OpenMetrics format. Requests are counted as they come; everything else is read at the moment of the
 //! scrape from where it is kept anyway.
 
+mod connections;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,11 +22,15 @@ use prometheus_client::registry::Registry;
 use vectorizer_api::error::ErrorCode;
 use vectorizer_api::replication::{Replica, ReplicaStatus, Role};
 
+use crate::http::Port;
 use crate::link::LinkStats;
 use crate::permit::Permit;
 use crate::replicas::ReplicaTable;
 use crate::store::Store;
 use crate::writer::WriterHandle;
+
+pub(crate) use connections::Connections;
+use connections::Ports;
 
 /// Upper bounds of the buckets of request times, in seconds.
 const BUCKETS: [f64; 12] = [
@@ -54,6 +60,7 @@ pub struct Metrics {
     refused: Family<Refused, Counter>,
     seconds: Family<At, Histogram, fn() -> Histogram>,
     running: Gauge,
+    ports: Ports,
 }
 
 /// Counts a request as running until it is dropped.
@@ -98,6 +105,7 @@ impl Metrics {
             "Requests being worked on",
             running.clone(),
         );
+        let ports = Ports::registered(&mut registry);
         registry.register_collector(Box::new(Sources {
             store,
             writer,
@@ -111,7 +119,13 @@ impl Metrics {
             refused,
             seconds,
             running,
+            ports,
         }
+    }
+
+    /// Those of a port's connections.
+    pub(crate) fn connections(&self, port: Port) -> Connections {
+        self.ports.of(port)
     }
 
     /// A request has come.

@@ -3,6 +3,7 @@
 //! At the end, requests come first: they are given time to finish while replication still runs, so that what they
 //! wrote reaches the replicas; then the writer makes everything durable.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -18,6 +19,7 @@ use crate::http::{self, Addresses, Api, Parts, announce};
 use crate::journal::JournalOptions;
 use crate::lease::{KubernetesLease, Leadership, LeaseError};
 use crate::link::{self, LinkContext, LinkOptions};
+use crate::listen;
 use crate::writer::{self, WriterHandle, WriterOptions};
 
 /// The log's newest file is made longer by this much at a time: some thousand small writes, and little on a small disk.
@@ -34,7 +36,7 @@ pub enum StartError {
     Listen {
         /// The address.
         address: String,
-        /// REST or replication.
+        /// What is served there.
         purpose: &'static str,
         /// What the system said.
         source: std::io::Error,
@@ -54,6 +56,16 @@ pub enum StartError {
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartError> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
+    }
+    let open_files = listen::raise_open_files();
+    let connections = listen::connections(config.server.max_connections, open_files);
+    if connections < config.server.max_connections {
+        tracing::warn!(
+            open_files,
+            connections,
+            configured = config.server.max_connections,
+            "fewer connections than server.max_connections: more files may not be open"
+        );
     }
     let boot_id = Uuid::new_v4();
     let options = JournalOptions {
@@ -100,21 +112,20 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         take_configured_role(&config, &writer).await?;
     }
 
-    let http = TcpListener::bind(config.server.bind_address.to_string())
-        .await
-        .map_err(|source| cannot_listen(&config.server.bind_address, "REST", source))?;
+    let http = open(&config.server.bind_address, "REST").await?;
+    let ops = match &config.server.ops_bind_address {
+        Some(address) => Some(open(address, "probes and commands").await?),
+        None => None,
+    };
     let context = LinkContext::new(writer.clone(), store.clone(), link_options(&config));
     context.table.set_level(config.replication.write_level);
     context.table.set_least(config.replication.write_acks);
     let mut background = Vec::new();
     let mut replication_address = None;
     if config.replication.enabled {
-        let bind = &config.replication.bind_address;
-        let listening = link::spawn_master_listener(context.clone(), bind.to_string())
-            .await
-            .map_err(|source| cannot_listen(bind, "replication", source))?;
-        replication_address = Some(listening.address);
-        background.push(listening.task);
+        let listener = open(&config.replication.bind_address, "replication").await?;
+        replication_address = Some(bound(&listener)?);
+        background.push(link::spawn_master_listener(context.clone(), listener));
         background.push(link::spawn_replica(context.clone()));
     }
     background.push(tokio::spawn(leadership.clone().run(
@@ -126,9 +137,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
 
     let addresses = Addresses {
         pid: std::process::id(),
-        http: http
-            .local_addr()
-            .map_err(|e| StartError::System("the REST port", e))?,
+        http: bound(&http)?,
+        ops: ops.as_ref().map(bound).transpose()?,
         replication: replication_address,
     };
     let ready_file = config.ready_file.clone();
@@ -141,16 +151,28 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         replicas: context.table.clone(),
         links: context.stats.clone(),
         replication_address,
-    })
-    .map_err(|e| StartError::System("the client for forwarded writes", std::io::Error::other(e)))?;
-    let replication = addresses
-        .replication
-        .map_or_else(|| "off".to_owned(), |a| a.to_string());
-    tracing::info!(http = %addresses.http, replication, "listening");
+    });
+    let _ops = match ops {
+        Some(listener) => Some(
+            http::serve_ops(listener, api.clone())
+                .map_err(|e| StartError::System("the threads for probes and commands", e))?,
+        ),
+        None => None,
+    };
+    let or_off = |address: Option<SocketAddr>| {
+        address.map_or_else(|| "off".to_owned(), |address| address.to_string())
+    };
+    tracing::info!(
+        http = %addresses.http,
+        ops = or_off(addresses.ops),
+        replication = or_off(addresses.replication),
+        connections,
+        "listening"
+    );
     if let Some(file) = ready_file {
         announce(&file, &addresses).map_err(|e| StartError::System("the ready file", e))?;
     }
-    let served = http::serve(http, api, stop).await;
+    http::serve(http, api, connections, stop).await;
     let epoch = writer.state().borrow().master_epoch;
     context.note_covered(epoch, &mut 0);
     // What was just acknowledged is on its way to the replicas: they are cut off after the requests have ended.
@@ -159,7 +181,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     }
     writer.stop().await;
     tracing::info!("stopped");
-    served.map_err(|e| StartError::System("the REST port", e))
+    Ok(())
 }
 
 /// Without Kubernetes the configuration says what the node is, at every start.
@@ -216,10 +238,16 @@ fn link_options(config: &Config) -> LinkOptions {
     }
 }
 
-fn cannot_listen(address: &Address, purpose: &'static str, source: std::io::Error) -> StartError {
-    StartError::Listen {
+async fn open(address: &Address, purpose: &'static str) -> Result<TcpListener, StartError> {
+    let listening = listen::listen(address).await;
+    listening.map_err(|source| StartError::Listen {
         address: address.to_string(),
         purpose,
         source,
-    }
+    })
+}
+
+fn bound(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    let address = listener.local_addr();
+    address.map_err(|e| StartError::System("the address of a port", e))
 }

@@ -1,6 +1,6 @@
 //! Real processes of `vectorizer-node` on loopback: two nodes on a laptop, as the specification's samples say, and what
 //! becomes of them when they are killed, stopped, configured, handed over and talked nonsense to, when the line between
-//! them fails or lies, and when their disk is full.
+//! them fails or lies, when their disk is full, and when clients come in numbers, say nothing, or send too much.
 //!
 //! Each node has a loopback address of its own, so that all of them use the ports 15002 and 7001 and no two tests, or
 //! two runs of them, ever want the same one. Every wait is for a condition, with a deadline.
@@ -16,6 +16,8 @@ mod agree;
 mod bad_line;
 #[path = "process/configured.rs"]
 mod configured;
+#[path = "process/connections.rs"]
+mod connections;
 #[path = "process/emptied.rs"]
 mod emptied;
 #[path = "process/frozen.rs"]
@@ -38,6 +40,8 @@ mod metrics;
 mod nonsense;
 #[path = "process/promotions.rs"]
 mod promotions;
+#[path = "process/refused.rs"]
+mod refused;
 #[path = "process/relay.rs"]
 mod relay;
 #[path = "process/resync.rs"]

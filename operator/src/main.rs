@@ -1,11 +1,12 @@
 //! `vectorizer-operator run` works in a Kubernetes cluster, `vectorizer-operator crd` prints the custom resource
 //! definition.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use kube::Config;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use vectorizer_operator::controller::{self, Options};
 use vectorizer_operator::leader::Leadership;
@@ -56,7 +57,7 @@ struct Run {
     #[arg(long, env = "POD_NAME", default_value = names::MANAGER)]
     identity: String,
     /// Where to serve /metrics, /livez and /readyz.
-    #[arg(long, env = "METRICS_ADDRESS", default_value = "0.0.0.0:8080")]
+    #[arg(long, env = "METRICS_ADDRESS", default_value = "[::]:8080")]
     metrics_address: SocketAddr,
     /// How to write logs.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
@@ -74,10 +75,21 @@ async fn main() -> Result<(), Failure> {
     }
 }
 
+/// Listens there; where the system has no IPv6, on all IPv4 addresses instead of on all.
+async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listening = TcpListener::bind(address).await;
+    match listening {
+        Err(_) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        listening => listening,
+    }
+}
+
 async fn run(options: Run) -> Result<(), Failure> {
     log(options.log_format);
     let metrics = Arc::new(Metrics::default());
-    let listener = tokio::net::TcpListener::bind(options.metrics_address).await?;
+    let listener = listen(options.metrics_address).await?;
     let server = axum::serve(listener, router(metrics.clone()));
     tokio::spawn(async move { server.await });
     let mut terminate = signal(SignalKind::terminate())?;

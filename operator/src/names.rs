@@ -28,6 +28,8 @@ pub const CONFIG_CHECKSUM: &str = "vectorizer.hivellm.io/config-checksum";
 
 /// Port of the REST API.
 pub const REST_PORT: u16 = 15002;
+/// Port of probes, commands and metrics: what the kubelet, the operator and Prometheus ask, apart from clients.
+pub const OPS_PORT: u16 = 15003;
 /// Port of replication.
 pub const REPLICATION_PORT: u16 = 7001;
 /// Name of the container that runs the node.

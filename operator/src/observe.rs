@@ -28,7 +28,7 @@ use crate::names;
 use crate::render;
 use crate::world::{
     ClaimSeen, Cluster, Kind, LeaseSeen, Member, ObjectRef, PodSeen, Probe, Set, SetSeen, Stamp,
-    World, parse_pod, rest_url,
+    World, ops_url, parse_pod,
 };
 use cache::{Caches, belongs};
 pub use pods::Labelled;
@@ -444,7 +444,7 @@ async fn ask(
     credentials: &Credentials,
 ) -> (Probe, Option<Vec<Replica>>) {
     let (token, former) = (credentials.control.clone(), credentials.former.clone());
-    let node = from.nodes.at(rest_url(ip)).with_tokens(token, former);
+    let node = from.nodes.at(ops_url(ip)).with_tokens(token, former);
     let state: State = match node.control_state().await {
         Ok(state) => state,
         Err(error) => return (Probe::Unreachable(error.to_string()), None),

@@ -405,7 +405,7 @@ impl<'w> Draft<'w> {
     fn peer(&self, member: &Member) -> Option<Peer> {
         Some(Peer {
             pod: member.pod.clone(),
-            url: member.url()?,
+            url: member.ops_url()?,
             cluster: self.memory.cluster?,
         })
     }

@@ -488,9 +488,16 @@ impl Member {
             .map(|host| format!("{host}:{}", names::REPLICATION_PORT))
     }
 
-    /// Its REST address, `http://host:port`.
+    /// Its REST address, `http://host:port`, for clients and other nodes.
     pub fn url(&self) -> Option<String> {
-        self.host().map(|host| rest_url(&host))
+        self.host()
+            .map(|host| format!("http://{host}:{}", names::REST_PORT))
+    }
+
+    /// Where it is asked and commanded, `http://host:port`.
+    pub fn ops_url(&self) -> Option<String> {
+        let ip = self.seen.as_ref()?.ip.as_ref()?;
+        Some(ops_url(ip))
     }
 
     fn host(&self) -> Option<String> {
@@ -499,9 +506,9 @@ impl Member {
     }
 }
 
-/// The REST address of a pod.
-pub fn rest_url(host: &str) -> String {
-    format!("http://{}:{}", bracketed(host), names::REST_PORT)
+/// Where the pod with that address is asked and commanded: a port with room of its own, however busy the REST API is.
+pub fn ops_url(ip: &str) -> String {
+    format!("http://{}:{}", bracketed(ip), names::OPS_PORT)
 }
 
 fn bracketed(ip: &str) -> String {
@@ -639,7 +646,7 @@ mod tests {
 
     #[test]
     fn addresses_of_ipv6_pods_have_brackets() {
-        assert_eq!(rest_url("fd00::7"), "http://[fd00::7]:15002");
-        assert_eq!(rest_url("10.0.0.7"), "http://10.0.0.7:15002");
+        assert_eq!(ops_url("fd00::7"), "http://[fd00::7]:15003");
+        assert_eq!(ops_url("10.0.0.7"), "http://10.0.0.7:15003");
     }
 }

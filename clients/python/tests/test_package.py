@@ -70,11 +70,11 @@ def test_the_readmes_examples_run_from_the_installed_wheel(python: Path, folder:
     assert len(examples) == 3
     key = "the-key-of-the-examples"
     master = Node.master(folder, admin_key=key)
-    beside = Node.replica_of(master, folder, 15003, admin_key=key)
+    beside = Node.replica_of(master, folder, 15012, admin_key=key)
     replica = Node.replica_of(master, folder, admin_key=key)
     places = {
         "localhost:15002": master.ip,
-        "localhost:15003": beside.ip,
+        "localhost:15012": beside.ip,
         "demo-rw:15002": master.ip,
         "demo-ro:15002": replica.ip,
     }

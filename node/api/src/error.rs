@@ -27,8 +27,12 @@ pub enum ErrorCode {
     CollectionExists,
     /// The command contradicts what the node is or knows: a higher epoch, another position, another cluster.
     Conflict,
+    /// The body did not arrive in time.
+    RequestTimeout,
     /// The body is larger than allowed.
     PayloadTooLarge,
+    /// The body is in another format, encoding or compression than the endpoint takes.
+    UnsupportedMediaType,
     /// A write was sent to a replica; `details.master` names the master.
     NotMaster,
     /// Too many requests at once; `Retry-After` says when to come back.
@@ -49,7 +53,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for tables and documents.
-    pub const ALL: [ErrorCode; 19] = [
+    pub const ALL: [ErrorCode; 21] = [
         ErrorCode::InvalidRequest,
         ErrorCode::Unauthenticated,
         ErrorCode::Forbidden,
@@ -60,7 +64,9 @@ impl ErrorCode {
         ErrorCode::ReplicaNotFound,
         ErrorCode::CollectionExists,
         ErrorCode::Conflict,
+        ErrorCode::RequestTimeout,
         ErrorCode::PayloadTooLarge,
+        ErrorCode::UnsupportedMediaType,
         ErrorCode::NotMaster,
         ErrorCode::TooManyRequests,
         ErrorCode::Fenced,
@@ -84,7 +90,9 @@ impl ErrorCode {
             ErrorCode::ReplicaNotFound => "replica_not_found",
             ErrorCode::CollectionExists => "collection_exists",
             ErrorCode::Conflict => "conflict",
+            ErrorCode::RequestTimeout => "request_timeout",
             ErrorCode::PayloadTooLarge => "payload_too_large",
+            ErrorCode::UnsupportedMediaType => "unsupported_media_type",
             ErrorCode::NotMaster => "not_master",
             ErrorCode::TooManyRequests => "too_many_requests",
             ErrorCode::Fenced => "fenced",
@@ -108,7 +116,9 @@ impl ErrorCode {
             | ErrorCode::ReplicaNotFound => 404,
             ErrorCode::MethodNotAllowed => 405,
             ErrorCode::CollectionExists | ErrorCode::Conflict => 409,
+            ErrorCode::RequestTimeout => 408,
             ErrorCode::PayloadTooLarge => 413,
+            ErrorCode::UnsupportedMediaType => 415,
             ErrorCode::NotMaster => 421,
             ErrorCode::TooManyRequests => 429,
             ErrorCode::Internal => 500,
@@ -123,7 +133,8 @@ impl ErrorCode {
     /// Whether the same request may succeed later, unchanged, on the same or another node.
     pub fn is_retryable(self) -> bool {
         match self {
-            ErrorCode::NotMaster
+            ErrorCode::RequestTimeout
+            | ErrorCode::NotMaster
             | ErrorCode::TooManyRequests
             | ErrorCode::Fenced
             | ErrorCode::NotEnoughReplicas
@@ -141,6 +152,7 @@ impl ErrorCode {
             | ErrorCode::CollectionExists
             | ErrorCode::Conflict
             | ErrorCode::PayloadTooLarge
+            | ErrorCode::UnsupportedMediaType
             | ErrorCode::Internal => false,
         }
     }

@@ -25,7 +25,7 @@ pub struct CommandLine {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Runs the node (the default)
-    Serve(Flags),
+    Serve(Box<Flags>),
     /// Prints and verifies a data directory on which no node runs, and changes nothing
     ///
     /// Exit code 0: sound. 1: damage was found. 2: not a data directory, in use, or unreadable.
@@ -64,7 +64,8 @@ pub struct Inspect {
 impl CommandLine {
     /// What is to be done: without a word, to serve.
     pub fn into_command(self) -> Command {
-        self.command.unwrap_or(Command::Serve(self.flags))
+        self.command
+            .unwrap_or_else(|| Command::Serve(Box::new(self.flags)))
     }
 }
 
@@ -80,10 +81,13 @@ pub struct Flags {
     /// The node's name [env: VECTORIZER_NODE_NAME] [default: the host's name]
     #[arg(long)]
     pub name: Option<String>,
-    /// Where the REST API listens [env: VECTORIZER_HTTP_ADDRESS] [default: 0.0.0.0:15002]
+    /// Where the REST API listens [env: VECTORIZER_HTTP_ADDRESS] [default: [::]:15002]
     #[arg(long, value_name = "HOST:PORT")]
     pub http_address: Option<String>,
-    /// Where replication listens [env: REPLICATION_BIND_ADDRESS] [default: 0.0.0.0:7001]
+    /// Where probes, commands and metrics are served as well, apart from the REST API [env: VECTORIZER_OPS_ADDRESS]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub ops_address: Option<String>,
+    /// Where replication listens [env: REPLICATION_BIND_ADDRESS] [default: [::]:7001]
     #[arg(long, value_name = "HOST:PORT")]
     pub replication_address: Option<String>,
     /// Host under which others reach this node [env: VECTORIZER_ADVERTISED_HOST]
@@ -110,7 +114,10 @@ impl Flags {
             "data-dir" => self.data_dir.as_deref(),
             "name" => self.name.as_deref(),
             "http-address" => self.http_address.as_deref(),
+            "ops-address" => self.ops_address.as_deref(),
             "replication-address" => self.replication_address.as_deref(),
+            "log" => self.log.as_deref(),
+            "log-format" => self.log_format.as_deref(),
             "advertised-host" => self.advertised_host.as_deref(),
             _ => None,
         }

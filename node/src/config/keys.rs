@@ -1,4 +1,5 @@
-//! Every key of the configuration: where it stands in YAML, and which environment variable and flag override it.
+//! Every key of the configuration: where it stands in YAML, and which environment variable and flag override it. There is
+//! no variable that is read and does not stand here.
 
 /// One key.
 #[derive(Debug)]
@@ -22,12 +23,23 @@ pub(super) const KEYS: &[Key] = &[
         Some("VECTORIZER_HTTP_ADDRESS"),
         Some("http-address"),
     ),
+    key(
+        "server.ops_bind_address",
+        Some("VECTORIZER_OPS_ADDRESS"),
+        Some("ops-address"),
+    ),
     key("server.admin_key_file", None, None),
     key("server.read_key_file", None, None),
     key("server.control_token_file", None, None),
     key("server.max_body_bytes", None, None),
     key("server.max_concurrent_requests", None, None),
     key("server.request_memory_bytes", None, None),
+    key("server.max_connections", None, None),
+    key(
+        "server.cors_allowed_origins",
+        Some("VECTORIZER_CORS_ALLOWED_ORIGINS"),
+        None,
+    ),
     key("server.request_timeout_secs", None, None),
     key("server.shutdown_grace_secs", None, None),
     key("node.name", Some("VECTORIZER_NODE_NAME"), Some("name")),
@@ -84,6 +96,12 @@ pub(super) const KEYS: &[Key] = &[
     key("kubernetes.namespace", None, None),
     key("kubernetes.lease", None, None),
     key("kubernetes.pod", None, None),
+    key("log.filter", Some("VECTORIZER_LOG"), Some("log")),
+    key(
+        "log.format",
+        Some("VECTORIZER_LOG_FORMAT"),
+        Some("log-format"),
+    ),
 ];
 
 /// The key at `path`.

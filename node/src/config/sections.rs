@@ -7,8 +7,8 @@ use vectorizer_replication::concern::Level;
 
 use super::values::Reader;
 use super::{
-    Address, Credential, DEFAULT_DATA_DIR, Durability, Kubernetes, Node, Replication, Server,
-    StaticRole, Storage,
+    Address, Credential, DEFAULT_DATA_DIR, Durability, Kubernetes, Log, LogFormat, Node,
+    Replication, Server, StaticRole, Storage,
 };
 
 /// One hour, in seconds: no interval is longer.
@@ -40,20 +40,31 @@ pub(super) fn server(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Ser
             );
         }
     }
+    let max_concurrent_requests = count(reader, "server.max_concurrent_requests", 1..=100_000, 512);
+    // Requests above their limit are answered as well, so that connections need room beyond it.
+    let connections = max_concurrent_requests.saturating_mul(4).max(2048);
     Server {
         bind_address: reader
             .bind_address("server.bind_address")
             .unwrap_or_else(|| any(15002)),
+        ops_bind_address: reader.bind_address("server.ops_bind_address"),
         admin_key,
         read_key,
         control_token: read_credential(reader, "server.control_token_file"),
         max_body_bytes: count(reader, "server.max_body_bytes", 1024..=1 << 30, 64 << 20),
-        max_concurrent_requests: count(reader, "server.max_concurrent_requests", 1..=100_000, 512),
+        max_concurrent_requests,
         request_memory_bytes: count(
             reader,
             "server.request_memory_bytes",
             8 << 20..=1 << 40,
             1 << 30,
+        ),
+        cors_allowed_origins: reader.origins("server.cors_allowed_origins"),
+        max_connections: count(
+            reader,
+            "server.max_connections",
+            16..=1_000_000,
+            connections,
         ),
         request_timeout: seconds(reader, "server.request_timeout_secs", 1, 60),
         shutdown_grace: seconds(reader, "server.shutdown_grace_secs", 0, 20),
@@ -201,9 +212,29 @@ pub(super) fn storage(reader: &mut Reader<'_>) -> Storage {
     }
 }
 
+pub(super) fn log(reader: &mut Reader<'_>) -> Log {
+    let filter = reader.value(
+        "log.filter",
+        |text| match tracing_subscriber::EnvFilter::try_new(text) {
+            Ok(_) => Ok(text.to_owned()),
+            Err(error) => Err(format!(
+                "`{text}` is not a filter, such as info or vectorizer_node=debug: {error}"
+            )),
+        },
+    );
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    Log {
+        filter: filter.unwrap_or_else(|| "info".to_owned()),
+        format: reader
+            .word("log.format", &formats)
+            .unwrap_or(LogFormat::Text),
+    }
+}
+
+/// Every address of the machine, of both families: see [`crate::listen`].
 fn any(port: u16) -> Address {
     Address {
-        host: "0.0.0.0".to_owned(),
+        host: "::".to_owned(),
         port,
     }
 }

@@ -158,7 +158,6 @@ impl Config {
                 layer,
                 self.fixed.clone(),
                 &self.node.name,
-                self.log.clone(),
                 Vec::new(),
             );
             let alone = Config::assemble(
@@ -166,7 +165,6 @@ impl Config {
                 layer,
                 Layers::default(),
                 &self.node.name,
-                self.log.clone(),
                 Vec::new(),
             );
             for error in [assembled.err(), alone.err()].into_iter().flatten() {

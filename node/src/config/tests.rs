@@ -163,7 +163,7 @@ fn without_a_section_there_is_no_replication_and_everything_has_a_default() {
     let config = Start::with("").good();
     assert!(!config.replication.enabled);
     assert_eq!(config.replication.role, None);
-    assert_eq!(config.replication.bind_address.to_string(), "0.0.0.0:7001");
+    assert_eq!(config.replication.bind_address.to_string(), "[::]:7001");
     assert_eq!(
         config.replication.heartbeat_interval,
         Duration::from_secs(5)
@@ -175,7 +175,9 @@ fn without_a_section_there_is_no_replication_and_everything_has_a_default() {
         config.replication.reconnect_interval,
         Duration::from_secs(5)
     );
-    assert_eq!(config.server.bind_address.to_string(), "0.0.0.0:15002");
+    assert_eq!(config.server.bind_address.to_string(), "[::]:15002");
+    assert_eq!(config.server.ops_bind_address, None);
+    assert_eq!(config.server.max_connections, 2048);
     assert_eq!(config.server.max_body_bytes, 64 << 20);
     assert_eq!(config.server.max_concurrent_requests, 512);
     assert_eq!(config.server.request_memory_bytes, 1 << 30);
@@ -222,9 +224,9 @@ fn every_unknown_section_and_key_is_refused_with_its_path_and_the_allowed_ones()
     )
     .refused();
     for part in [
-        "config.yaml: replicaton: unknown section (did you mean `replication`?); allowed: server, node, replication, storage, kubernetes",
+        "config.yaml: replicaton: unknown section (did you mean `replication`?); allowed: server, node, replication, storage, kubernetes, log",
         "config.yaml: server.bind_adress: unknown key (did you mean `bind_address`?)",
-        "config.yaml: server.colour: unknown key; allowed: bind_address, admin_key_file",
+        "config.yaml: server.colour: unknown key; allowed: bind_address, ops_bind_address, admin_key_file",
         "config.yaml: node: is a number; expected the keys name, data_dir",
     ] {
         assert!(refused.contains(part), "{part}\nnot in\n{refused}");
@@ -307,6 +309,12 @@ fn every_bad_value_is_refused_with_its_path_and_what_would_be_right() {
             "server.max_concurrent_requests=0",
             "a whole number from 1 to 100000",
         ),
+        ("server.ops_bind_address=15003", "expected <host>:<port>"),
+        (
+            "server.max_connections=1",
+            "a whole number from 16 to 1000000",
+        ),
+        ("server.cors_allowed_origins=all", "expected http(s)://"),
         (
             "server.request_memory_bytes=1",
             "a whole number from 8388608 to 1099511627776",
@@ -342,6 +350,8 @@ fn every_bad_value_is_refused_with_its_path_and_what_would_be_right() {
             "replication.log_max_bytes=1048575",
             "a whole number from 1048576",
         ),
+        ("log.filter==loud=", "is not a filter, such as info"),
+        ("log.format=xml", "expected `text` or `json`"),
     ];
     let mut said: Vec<&str> = table
         .iter()
@@ -386,6 +396,73 @@ fn a_bad_variable_is_named_as_such() {
         let place = format!("environment variable {name}: ");
         assert!(refused.contains(&place), "{name}: {refused}");
     }
+}
+
+#[test]
+fn origins_of_pages_are_separated_by_commas() {
+    let origins = |text: &str| {
+        let yaml = format!("server: {{ cors_allowed_origins: '{text}' }}");
+        Start::with(&yaml)
+            .load()
+            .map(|c| c.server.cors_allowed_origins)
+    };
+    assert_eq!(Start::with("").good().server.cors_allowed_origins, None);
+    assert_eq!(origins("*").unwrap(), Some(Origins::Any));
+    let two = vec![
+        "https://app.example.com".to_owned(),
+        "http://localhost:3000".to_owned(),
+    ];
+    let read = origins("https://App.example.com, http://localhost:3000").unwrap();
+    assert_eq!(read, Some(Origins::These(two)));
+    for bad in [
+        "app.example.com",
+        "https://a/b",
+        "https://",
+        "https://a,",
+        "ftp://a",
+        "null",
+    ] {
+        let refused = origins(bad).unwrap_err().to_string();
+        assert!(refused.contains("is not an origin"), "{bad}: {refused}");
+    }
+}
+
+#[test]
+fn every_variable_that_is_read_means_something() {
+    let variables = KEYS.iter().filter_map(|key| key.env);
+    let environment: BTreeMap<_, _> = variables.map(|v| (v.to_owned(), "x".to_owned())).collect();
+    for read in [
+        "VECTORIZER_LOG_FORMAT",
+        "VECTORIZER_LOG",
+        "REPLICATION_ROLE",
+    ] {
+        assert!(environment.contains_key(read), "{read}");
+    }
+    assert_eq!(suspicious(&environment), Vec::<String>::new());
+    // What the operator sets in every pod.
+    let warnings = Start::with("")
+        .env("VECTORIZER_NODE_NAME", "vc-0")
+        .env("VECTORIZER_ADVERTISED_HOST", "10.0.0.7")
+        .env("VECTORIZER_LOG_FORMAT", "json")
+        .good()
+        .warnings;
+    let about = warnings.iter().filter(|w| w.contains("variable"));
+    assert_eq!(about.count(), 0, "{warnings:?}");
+}
+
+#[test]
+fn what_is_logged_can_stand_in_the_file_too() {
+    let config = Start::with("log: { filter: warn, format: json }").good();
+    assert_eq!(config.log.filter, "warn");
+    assert_eq!(config.log.format, LogFormat::Json);
+    let mut start = Start::with("log: { filter: warn }").env("VECTORIZER_LOG", "debug");
+    start.flags.log = Some("trace".to_owned());
+    assert_eq!(start.good().log.filter, "trace");
+    let refused = Start::with("log: { format: xml }").refused();
+    assert!(
+        refused.contains("log.format: `xml` is not allowed"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::Origins;
 use super::layers::{Layers, Problem};
 
 /// `host:port`, the host a name or an IP address; IPv6 in brackets.
@@ -158,6 +159,31 @@ impl Reader<'_> {
                     "`{text}` is not allowed: expected http://<host>:<port>, such as http://192.168.1.10:15002"
                 )),
             }
+        })
+    }
+
+    /// Origins of pages, separated by commas, or `*` for all.
+    pub(super) fn origins(&mut self, path: &str) -> Option<Origins> {
+        self.value(path, |text| {
+            if text.trim() == "*" {
+                return Ok(Origins::Any);
+            }
+            let origins = text.split(',').map(str::trim).map(|origin| {
+                let address = ["http://", "https://"]
+                    .iter()
+                    .find_map(|scheme| origin.strip_prefix(scheme));
+                let good = address.is_some_and(|address| {
+                    is_host(address) || address.parse::<Address>().is_ok()
+                });
+                if good {
+                    // As browsers write it.
+                    return Ok(origin.to_ascii_lowercase());
+                }
+                Err(format!(
+                    "`{origin}` is not an origin: expected http(s)://<host>, with :<port> where it is not the usual one and without a path, such as https://app.example.com; several are separated by commas, and `*` stands for all"
+                ))
+            });
+            origins.collect::<Result<_, _>>().map(Origins::These)
         })
     }
 

@@ -18,6 +18,7 @@ use vectorizer_api::error::{ApiError, ErrorCode};
 use vectorizer_replication::position::Position;
 
 use super::budget::{FREE, Share};
+use super::refusals::Why;
 use crate::writer::WriteError;
 
 /// Why a request has no other answer.
@@ -87,7 +88,14 @@ pub(super) fn refuse(error: &ApiError) -> Response {
     let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = (status, Json(error)).into_response();
     answer.extensions_mut().insert(code);
-    if let ErrorCode::NotMaster | ErrorCode::Fenced | ErrorCode::Unavailable = code {
+    if matches!(code.status(), 429 | 500..) {
+        answer.extensions_mut().insert(Why(error.message.clone()));
+    }
+    if let ErrorCode::NotMaster
+    | ErrorCode::Fenced
+    | ErrorCode::Unavailable
+    | ErrorCode::RequestTimeout = code
+    {
         // Behind a Service, the client's next connection leads to whoever can answer; this one would lead here for ever.
         let close = HeaderValue::from_static("close");
         answer.headers_mut().insert(header::CONNECTION, close);
@@ -115,7 +123,9 @@ pub(super) fn refuse(error: &ApiError) -> Response {
         | ErrorCode::ReplicaNotFound
         | ErrorCode::CollectionExists
         | ErrorCode::Conflict
+        | ErrorCode::RequestTimeout
         | ErrorCode::PayloadTooLarge
+        | ErrorCode::UnsupportedMediaType
         | ErrorCode::NotMaster
         | ErrorCode::DiskFull
         | ErrorCode::OutcomeUnknown

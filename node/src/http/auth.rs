@@ -21,14 +21,16 @@ pub(super) enum Access {
     Control,
 }
 
-/// Checks the credential in `Authorization: Bearer` or `X-API-Key`.
+/// Checks the credentials in `Authorization: Bearer` and `X-API-Key`. One that is right is enough: whatever else stands in
+/// `Authorization` is somebody else's, such as an ingress's.
 pub(super) fn check(server: &Server, access: Access, headers: &HeaderMap) -> Result<(), ApiError> {
-    let given = credential(headers);
+    let given = credentials(headers);
     let is = |known: &Option<crate::config::Credential>| {
-        known
-            .as_ref()
-            .zip(given)
-            .is_some_and(|(known, given)| known.matches(given))
+        // Every one is compared, whatever the first comparison says.
+        let right = |known: &crate::config::Credential| {
+            given.iter().filter(|given| known.matches(given)).count() > 0
+        };
+        known.as_ref().is_some_and(right)
     };
     match access {
         Access::Open => return Ok(()),
@@ -41,7 +43,7 @@ pub(super) fn check(server: &Server, access: Access, headers: &HeaderMap) -> Res
         Access::Read | Access::Watch | Access::Admin if server.admin_key.is_none() => return Ok(()),
         Access::Control | Access::Read | Access::Watch | Access::Admin => {}
     }
-    if given.is_none() {
+    if given.is_empty() {
         return Err(ApiError::new(
             ErrorCode::Unauthenticated,
             "this needs a credential: send `Authorization: Bearer <key>` or `X-API-Key: <key>`",
@@ -75,14 +77,13 @@ pub(super) fn check(server: &Server, access: Access, headers: &HeaderMap) -> Res
     }
 }
 
-fn credential(headers: &HeaderMap) -> Option<&[u8]> {
-    if let Some(value) = headers.get(header::AUTHORIZATION) {
+/// At most one of each header: whoever sends several is none of the clients that there are.
+fn credentials(headers: &HeaderMap) -> Vec<&[u8]> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
         let (scheme, token) = value.as_bytes().split_at_checked(7)?;
-        return scheme
-            .eq_ignore_ascii_case(b"Bearer ")
-            .then(|| token.trim_ascii());
-    }
-    headers
-        .get("x-api-key")
-        .map(|value| value.as_bytes().trim_ascii())
+        scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+    });
+    let key = headers.get("x-api-key").map(|value| value.as_bytes());
+    let given = bearer.into_iter().chain(key);
+    given.map(<[u8]>::trim_ascii).collect()
 }

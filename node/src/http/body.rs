@@ -37,7 +37,7 @@ pub(super) async fn read(
     let read = tokio::time::timeout(time, read_all(body, limit, announced.unwrap_or(0), share));
     read.await.unwrap_or_else(|_| {
         Err(ApiError::new(
-            ErrorCode::InvalidRequest,
+            ErrorCode::RequestTimeout,
             format!("the body did not arrive within {} s", time.as_secs()),
         ))
     })
@@ -114,7 +114,7 @@ fn is_json(headers: &HeaderMap) -> Result<(), ApiError> {
         Ok(())
     } else {
         Err(ApiError::new(
-            ErrorCode::InvalidRequest,
+            ErrorCode::UnsupportedMediaType,
             format!("the content type is `{kind}`: expected `application/json`"),
         ))
     }

@@ -8,12 +8,13 @@
 //! | bytes of the answer | [`LARGEST_ANSWER`], counted while it is written; one vector always fits | 400, what to ask for; a page ends earlier and says where it goes on |
 //! | all of this together | half of [`Budget::new`]'s memory for reads, half for writes | 429 |
 //! | requests at once | `server.max_concurrent_requests` reads, as many writes | 429 |
+//! | reads that wait for a position | as many as may be worked on, in nobody's place | 429 |
 //! | work that keeps a core busy | as many pieces at once as there are cores, for reads and for writes, in turns (`compute.rs`) | waits its turn, until the request's time is up |
 //! | time without progress | see `body.rs` (a body) and `progress.rs` (an answer) | cut |
 //!
 //! Reads and writes share nothing, so that no reading delays a write. The first [`FREE`] bytes of each request count for
 //! nothing: small ones are not refused because of large ones. Memory is held until the answer is sent. Probes and
-//! commands are small and take no room.
+//! commands are small and take no room, nor does anything on the port that they have of their own (`server.rs`).
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -72,6 +73,7 @@ impl Budget {
 #[derive(Clone)]
 pub(super) struct Room {
     requests: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
     most_requests: usize,
     /// In units.
     memory: Arc<Semaphore>,
@@ -85,6 +87,7 @@ impl Room {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Room {
             requests: Arc::new(Semaphore::new(requests)),
+            waiting: Arc::new(Semaphore::new(requests)),
             most_requests: requests,
             memory: Arc::new(Semaphore::new(units)),
             most_memory: units * UNIT,
@@ -94,11 +97,25 @@ impl Room {
 
     /// A place among the requests that are worked on.
     pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
-        self.requests.clone().try_acquire_owned().map_err(|_| {
+        self.place_of(&self.requests, "are being worked on")
+    }
+
+    /// A place among those that wait until this node has got to where their client is.
+    pub(super) fn waiting_place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let what = "wait for a position that this node has not reached";
+        self.place_of(&self.waiting, what)
+    }
+
+    fn place_of(
+        &self,
+        places: &Arc<Semaphore>,
+        what: &str,
+    ) -> Result<OwnedSemaphorePermit, ApiError> {
+        places.clone().try_acquire_owned().map_err(|_| {
             ApiError::new(
                 ErrorCode::TooManyRequests,
                 format!(
-                    "{} requests are being worked on (server.max_concurrent_requests): send this one again in a second",
+                    "{} requests {what} (server.max_concurrent_requests): send this one again in a second",
                     self.most_requests
                 ),
             )

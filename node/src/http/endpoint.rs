@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use super::Api;
 use super::auth::Access;
 use super::guard::guard;
+use super::server::Port;
 
 /// What a request does, and so what the node must be for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,14 +132,24 @@ impl Endpoint {
         self
     }
 
+    /// Whether it is served on a port: what is asked about the node and its replication, and commands, on both.
+    pub(super) fn is_on(&self, port: Port) -> bool {
+        port == Port::Rest
+            || match self.kind {
+                Kind::System | Kind::Control => true,
+                Kind::Node => self.access == Access::Watch,
+                Kind::Read | Kind::Write => false,
+            }
+    }
+
     /// The handler behind its guard.
-    pub(super) fn guarded(self, api: &Api) -> MethodRouter<Api> {
+    pub(super) fn guarded(self, api: &Api, port: Port) -> MethodRouter<Api> {
         let rule = Rule {
             path: self.path,
             kind: self.kind,
             access: self.access,
         };
         self.handler
-            .route_layer(from_fn_with_state((api.clone(), rule), guard))
+            .route_layer(from_fn_with_state((api.clone(), rule, port), guard))
     }
 }

@@ -1,4 +1,5 @@
-//! What is around every request: the headers of the answer, metrics, and a handler that panics.
+//! What is around every request: the headers of the answer, metrics, what the log says of refusals, and a handler that
+//! panics.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
@@ -14,6 +15,7 @@ use vectorizer_api::{POSITION_HEADER, ROLE_HEADER};
 use super::Api;
 use super::answer::refuse;
 use super::endpoint::Rule;
+use super::refusals::Why;
 
 /// Serves one request.
 pub(super) async fn frame(State(api): State<Api>, request: Request, next: Next) -> Response {
@@ -43,11 +45,13 @@ pub(super) async fn frame(State(api): State<Api>, request: Request, next: Next) 
     {
         headers.insert(POSITION_HEADER, position);
     }
-    let path = answer
-        .extensions()
-        .get::<Rule>()
-        .map_or("unmatched", |rule| rule.path);
+    let rule = answer.extensions().get::<Rule>().copied();
+    let path = rule.map_or("unmatched", |rule| rule.path);
     let error = answer.extensions().get::<ErrorCode>().copied();
+    if let Some(code) = error {
+        let why = answer.extensions().get::<Why>();
+        api.0.refusals.note(code, rule, why);
+    }
     let took = begun.elapsed();
     api.0
         .metrics

@@ -1,7 +1,8 @@
 //! Reads: wherever there is data, and not before the node has applied what the client has seen.
 //!
 //! A client that wrote at position P sends `X-Vectorizer-Position: P` with a read, to whichever node; the read waits for
-//! a moment until the node has got there.
+//! a moment until the node has got there. So many may wait as may be worked on, and while they wait they take no
+//! place of those that are.
 
 use std::time::Duration;
 
@@ -12,15 +13,16 @@ use vectorizer_api::error::{ApiError, ErrorCode};
 use vectorizer_api::replication::Role;
 use vectorizer_replication::position::Position;
 
-use super::Api;
 use super::answer::invalid;
+use super::endpoint::Kind;
+use super::{Api, whereabouts};
 use crate::writer::NodeState;
 
 /// A read waits for its position no longer than this.
 const LONGEST_WAIT: Duration = Duration::from_millis(if cfg!(test) { 2000 } else { 5000 });
 
-/// Whether a read may go on.
-pub(super) async fn admit(api: &Api, headers: &HeaderMap) -> Result<(), ApiError> {
+/// Waits until a read may go on: until this node has applied what its client has seen.
+pub(super) async fn wait(api: &Api, headers: &HeaderMap) -> Result<(), ApiError> {
     check(api)?;
     let Some(value) = headers.get(POSITION_HEADER) else {
         return Ok(());
@@ -30,13 +32,11 @@ pub(super) async fn admit(api: &Api, headers: &HeaderMap) -> Result<(), ApiError
         .map_err(|_| invalid(POSITION_HEADER, "not a text"))?
         .parse()
         .map_err(|error| invalid(POSITION_HEADER, error))?;
-    wait_for(api, wanted).await?;
-    // What is held here may be another thing by now.
-    check(api)
+    wait_for(api, wanted).await
 }
 
 /// Whether what this node holds may be read.
-fn check(api: &Api) -> Result<(), ApiError> {
+pub(super) fn check(api: &Api) -> Result<(), ApiError> {
     let state = api.writer.state();
     let state = state.borrow();
     let reason = if state.has_data {
@@ -70,18 +70,21 @@ async fn wait_for(api: &Api, wanted: Position) -> Result<(), ApiError> {
     let mut applied = api.store.subscribe_applied();
     // A former master may be beyond that offset in an older epoch: it has yet to learn of the newer one.
     let leads = api.writer.state().borrow().role == Role::Master && api.0.permit.holds();
-    let reached = applied.wait_for(|applied| {
+    let has_reached = |applied: &Position| {
         applied.offset >= wanted.offset && (leads || applied.epoch >= wanted.epoch)
-    });
-    match tokio::time::timeout(LONGEST_WAIT, reached).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(_)) => {
-            return Err(ApiError::new(
-                ErrorCode::Unavailable,
-                "the node is stopping",
-            ));
+    };
+    if !has_reached(&applied.borrow()) {
+        let _place = api.0.budget.of(Kind::Read).waiting_place()?;
+        match tokio::time::timeout(LONGEST_WAIT, applied.wait_for(has_reached)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => {
+                return Err(ApiError::new(
+                    ErrorCode::Unavailable,
+                    "the node is stopping",
+                ));
+            }
+            Err(_) => return Err(too_far_behind(api, wanted, leads)),
         }
-        Err(_) => return Err(too_far_behind(api, wanted)),
     }
     // The offset alone does not tell: another master may have written something else there.
     let here = api.store.history().epoch_at(wanted.offset);
@@ -98,21 +101,24 @@ async fn wait_for(api: &Api, wanted: Position) -> Result<(), ApiError> {
     }
 }
 
-fn too_far_behind(api: &Api, wanted: Position) -> ApiError {
+fn too_far_behind(api: &Api, wanted: Position, leads: bool) -> ApiError {
     let applied = api.store.applied();
     let state = api.writer.state().borrow().clone();
-    let master = state.master_address.as_deref().unwrap_or("unknown");
+    let advice = if leads {
+        "this is the master, where nothing was written there: the position is of another cluster, or made up".to_owned()
+    } else {
+        let master = whereabouts::of_master(api, &state);
+        format!("try again, or read from {master}")
+    };
+    let mut details = whereabouts::details(&state);
+    details["position"] = json!(applied.to_string());
+    details["wanted"] = json!(wanted.to_string());
     ApiError::new(
         ErrorCode::Unavailable,
         format!(
-            "this node has applied {applied} and did not reach {wanted} within {} ms: read from the master ({master}) or try again",
+            "this node has applied {applied} and did not reach {wanted} within {} ms: {advice}",
             LONGEST_WAIT.as_millis()
         ),
     )
-    .with_details(json!({
-        "position": applied.to_string(),
-        "wanted": wanted.to_string(),
-        "master": state.master_address,
-        "master_url": state.master_url,
-    }))
+    .with_details(details)
 }

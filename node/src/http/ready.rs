@@ -14,6 +14,8 @@ pub struct Addresses {
     pub pid: u32,
     /// The REST API.
     pub http: SocketAddr,
+    /// Probes, commands and metrics, where they have a port of their own.
+    pub ops: Option<SocketAddr>,
     /// Replication, where it is enabled.
     pub replication: Option<SocketAddr>,
 }

@@ -17,7 +17,7 @@ use super::Api;
 use super::answer::{Answer, Refusal};
 use super::body::{At, Input};
 use super::budget::Share;
-use super::reads;
+use super::{reads, whereabouts};
 use crate::store::StoreDigest;
 use crate::writer::NodeState;
 
@@ -189,15 +189,15 @@ pub(super) async fn forget(
 
 fn only_on_master(api: &Api) -> Result<(), Refusal> {
     let state = api.writer.state().borrow().clone();
-    let (what, address) = match (&state.role, &state.master_address) {
+    let what = match (&state.role, &state.master_address) {
         (Role::Master, _) => return Ok(()),
-        (Role::Replica | Role::Unassigned, Some(address)) => ("a replica", address.as_str()),
-        (Role::Replica | Role::Unassigned, None) => ("not the master", "unknown"),
+        (Role::Replica | Role::Unassigned, Some(_)) => "a replica",
+        (Role::Replica | Role::Unassigned, None) => "not the master",
     };
-    let details = json!({ "master": state.master_address, "master_url": state.master_url });
+    let master = whereabouts::of_master(api, &state);
     let error = ApiError::new(
         ErrorCode::InvalidRequest,
-        format!("this node is {what}: only the master lists replicas, ask the master at {address}"),
+        format!("this node is {what}: only the master lists replicas, ask {master}"),
     );
-    Err(error.with_details(details).into())
+    Err(error.with_details(whereabouts::details(&state)).into())
 }

@@ -90,6 +90,18 @@ pub(super) async fn no_such_endpoint(request: Request) -> Refusal {
     )
 }
 
+/// The answer where there is none on the port for probes, commands and metrics.
+pub(super) async fn not_on_this_port(State(api): State<Api>, request: Request) -> Refusal {
+    Refusal::new(
+        ErrorCode::EndpointNotFound,
+        format!(
+            "there is no endpoint {} on this port, which serves probes, commands and metrics: the REST API is on port {}",
+            request.uri().path(),
+            api.config.server.bind_address.port
+        ),
+    )
+}
+
 /// The answer where there is an endpoint, but not for that method.
 pub(super) async fn method_not_allowed(request: Request) -> Refusal {
     let path = request.extensions().get::<MatchedPath>();

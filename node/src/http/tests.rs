@@ -22,7 +22,7 @@ use vectorizer_api::error::{ApiError, ErrorCode};
 use vectorizer_replication::command::Command;
 use vectorizer_replication::position::Position;
 
-use super::{Api, Parts, serve};
+use super::{Api, Parts, Port, serve};
 use crate::config::{Config, Flags};
 use crate::data_dir::DataDir;
 use crate::journal::JournalOptions;
@@ -125,9 +125,8 @@ impl Node {
             replicas: ReplicaTable::default(),
             links: LinkStats::default().into(),
             replication_address: None,
-        })
-        .unwrap();
-        let router = api.router();
+        });
+        let router = api.router(Port::Rest);
         Node {
             api,
             router,

@@ -17,17 +17,17 @@ use vectorizer_api::replication::Role;
 use vectorizer_api::{ACKS_HEADER, FORWARDED_HEADER};
 use vectorizer_replication::position::Position;
 
-use super::Api;
 use super::answer::{Held, Refusal, invalid, refuse};
 use super::budget::Share;
 use super::forward::{Forwarded, forward};
+use super::{Api, whereabouts};
 use crate::config::Durability;
 use crate::writer::{NodeState, WriteReply, WriteRequest};
 
 /// A write is held no longer than this.
 const LONGEST_HOLD: Duration = Duration::from_secs(30);
 /// For so long after a handover, a former master forwards the writes that still reach it.
-const FORWARD_FOR: Duration = Duration::from_secs(30);
+pub(super) const FORWARD_FOR: Duration = Duration::from_secs(30);
 /// A held write looks at the state at least so often, even when nothing is published.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -49,8 +49,10 @@ enum Way {
     Wait,
     /// To the new master's REST API.
     There(String),
-    /// Back to the client.
-    Back(ApiError),
+    /// Back to the client: another node is the master.
+    Elsewhere,
+    /// Back to the client: nobody is, as far as this node knows.
+    Nowhere,
 }
 
 fn way(state: &NodeState, forwarded: bool) -> Way {
@@ -62,23 +64,26 @@ fn way(state: &NodeState, forwarded: bool) -> Way {
         (Role::Master, _) => Way::Here,
         // Handed over, and not yet told whom to follow.
         (Role::Unassigned, _) if late => Way::Wait,
-        (Role::Unassigned, _) => Way::Back(ApiError::new(
-            ErrorCode::Fenced,
-            "this node has no role at the moment and accepts no writes; send the request again",
-        )),
+        (Role::Unassigned, _) => Way::Nowhere,
         (Role::Replica, Some(url)) if late && !forwarded => Way::There(url.clone()),
-        (Role::Replica, _) => Way::Back(not_master(state)),
+        (Role::Replica, _) => Way::Elsewhere,
     }
 }
 
-fn not_master(state: &NodeState) -> ApiError {
-    let address = state.master_address.as_deref().unwrap_or("unknown");
-    let place = state.master_url.as_deref().unwrap_or(address);
+fn not_master(api: &Api, state: &NodeState) -> ApiError {
+    let master = whereabouts::of_master(api, state);
     ApiError::new(
         ErrorCode::NotMaster,
-        format!("this node is a replica and read-only: send writes to the master at {place}"),
+        format!("this node is a replica and read-only: send writes to {master}"),
     )
-    .with_details(json!({ "master": state.master_address, "master_url": state.master_url }))
+    .with_details(whereabouts::details(state))
+}
+
+fn no_role() -> ApiError {
+    ApiError::new(
+        ErrorCode::Fenced,
+        "this node has no role at the moment and accepts no writes; send the request again",
+    )
 }
 
 /// Takes a write to where it can be carried out, and answers it.
@@ -120,7 +125,8 @@ pub(super) async fn admit(api: &Api, parts: Parts, bytes: Bytes, next: Next) -> 
                 Forwarded::Answered(answer) => return answer,
                 Forwarded::NotTaken => {}
             },
-            Way::Back(error) => return refuse(&error),
+            Way::Elsewhere => return refuse(&not_master(api, &state)),
+            Way::Nowhere => return refuse(&no_role()),
         }
         if Instant::now() >= deadline {
             return refuse(&ApiError::new(
@@ -233,13 +239,14 @@ pub(super) async fn carry_out(api: &Api, request: WriteRequest) -> Result<WriteR
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use uuid::Uuid;
     use vectorizer_replication::position::History;
 
     use super::*;
 
-    fn state(role: Role) -> NodeState {
+    /// A node of that role that knows its master.
+    pub(in crate::http) fn state(role: Role) -> NodeState {
         NodeState {
             node_id: Uuid::nil(),
             boot_id: Uuid::nil(),
@@ -290,22 +297,14 @@ mod tests {
         assert_eq!(way(&handed_over(Role::Unassigned, 1), false), Way::Wait);
         let url = "http://10.0.0.1:15002".to_owned();
         assert_eq!(way(&handed_over(Role::Replica, 1), false), Way::There(url));
-        let Way::Back(error) = way(&handed_over(Role::Replica, 31), false) else {
-            panic!("still forwarded")
-        };
-        assert_eq!(error.error_type, ErrorCode::NotMaster);
-        assert_eq!(
-            error.details.unwrap()["master_url"],
-            "http://10.0.0.1:15002"
-        );
+        let later = way(&handed_over(Role::Replica, 31), false);
+        assert_eq!(later, Way::Elsewhere);
     }
 
     #[test]
     fn a_forwarded_write_is_not_forwarded_again() {
-        let Way::Back(error) = way(&handed_over(Role::Replica, 1), true) else {
-            panic!("forwarded twice")
-        };
-        assert_eq!(error.error_type, ErrorCode::NotMaster);
+        let again = way(&handed_over(Role::Replica, 1), true);
+        assert_eq!(again, Way::Elsewhere);
     }
 
     #[test]
@@ -328,10 +327,7 @@ mod tests {
 
     #[test]
     fn a_node_without_a_role_claims_nothing() {
-        let Way::Back(error) = way(&state(Role::Unassigned), false) else {
-            panic!("accepted")
-        };
-        assert_eq!(error.error_type, ErrorCode::Fenced);
-        assert!(error.error_type.has_no_side_effects());
+        assert_eq!(way(&state(Role::Unassigned), false), Way::Nowhere);
+        assert!(no_role().error_type.has_no_side_effects());
     }
 }

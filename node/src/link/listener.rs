@@ -1,7 +1,6 @@
 //! The port that replicas connect to. Open on every node, whatever its role: whoever is not master says so.
 
 use std::collections::VecDeque;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use vectorizer_api::replication::Role;
 
 use super::{LinkContext, feed};
+use crate::listen::plain;
 
 /// Connections at the same time, strangers included.
 const MAX_CONNECTIONS: usize = 256;
@@ -22,27 +22,14 @@ const MAX_STRANGERS: usize = 64;
 /// Pause after the system refused to accept, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A listener that is open.
-pub struct Listening {
-    /// Where it listens; the port is the real one when port 0 was asked for.
-    pub address: SocketAddr,
-    /// Its task, which never ends by itself. Aborting it closes the port and every connection.
-    pub task: JoinHandle<()>,
-}
-
-/// Opens the replication port and serves it in a task of its own. Fails when the address cannot be bound.
-pub async fn spawn_master_listener(
-    context: LinkContext,
-    bind: impl tokio::net::ToSocketAddrs,
-) -> io::Result<Listening> {
-    let listener = TcpListener::bind(bind).await?;
-    let address = listener.local_addr()?;
-    let task = tokio::spawn(async move {
+/// Serves the replication port in a task of its own, which never ends by itself. Aborting it closes the port and every
+/// connection.
+pub fn spawn_master_listener(context: LinkContext, listener: TcpListener) -> JoinHandle<()> {
+    tokio::spawn(async move {
         let mut sessions = JoinSet::new();
         let accepting = accept(&context, &listener, &mut sessions);
         tokio::join!(accepting, keep_time(&context));
-    });
-    Ok(Listening { address, task })
+    })
 }
 
 /// Connections that have not joined yet, oldest first, by number.
@@ -94,7 +81,7 @@ async fn accept(context: &LinkContext, listener: &TcpListener, sessions: &mut Jo
         // Tasks that have ended are collected, so that the set does not grow.
         while sessions.try_join_next().is_some() {}
         let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
+            Ok((stream, peer)) => (stream, plain(peer)),
             Err(error) => {
                 tracing::warn!(%error, "replication: a connection was not accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use vectorizer_api::control::Handover;
 use vectorizer_api::replication::{ReplicaStatus, Role};
 use vectorizer_replication::command::Command;
@@ -70,12 +70,12 @@ impl Node {
         let writer = start(data, opened, permit, boot, WriterOptions::default()).unwrap();
         let context = LinkContext::new(writer.handle, store, options);
         let bind = SocketAddr::from(([127, 0, 0, 1], port));
-        let listening = spawn_master_listener(context.clone(), bind).await.unwrap();
+        let listener = TcpListener::bind(bind).await.unwrap();
         Node {
+            address: listener.local_addr().unwrap(),
+            listener: spawn_master_listener(context.clone(), listener),
             follower: spawn_replica(context.clone()),
             context,
-            address: listening.address,
-            listener: listening.task,
         }
     }
 

@@ -42,6 +42,9 @@ pub enum ConfigError {
         "an id of {0} bytes is not allowed: expected 1 to {MAX_ID_LEN} bytes without control characters"
     )]
     Id(usize),
+    /// An id that no URL can carry: clients take it out of a path, however it is written there.
+    #[error("the id `{0}` is not allowed, as no URL can name it: choose another one")]
+    DotId(String),
 }
 
 impl CollectionConfig {
@@ -81,10 +84,12 @@ pub fn validate_name(name: &str) -> Result<(), ConfigError> {
 
 /// Checks the id of a vector.
 pub fn validate_id(id: &str) -> Result<(), ConfigError> {
-    if (1..=MAX_ID_LEN).contains(&id.len()) && !id.chars().any(char::is_control) {
-        Ok(())
-    } else {
+    if !(1..=MAX_ID_LEN).contains(&id.len()) || id.chars().any(char::is_control) {
         Err(ConfigError::Id(id.len()))
+    } else if id == "." || id == ".." {
+        Err(ConfigError::DotId(id.to_owned()))
+    } else {
+        Ok(())
     }
 }
 
@@ -104,10 +109,15 @@ mod tests {
 
     #[test]
     fn ids_are_short_texts_without_control_characters() {
-        for good in ["a", "id with spaces / and ümlauts", &"x".repeat(1024)] {
+        for good in [
+            "a",
+            "...",
+            "id with spaces / and ümlauts",
+            &"x".repeat(1024),
+        ] {
             assert_eq!(validate_id(good), Ok(()), "{good}");
         }
-        for bad in ["", "a\nb", "\u{7f}", &"x".repeat(1025)] {
+        for bad in ["", ".", "..", "a\nb", "\u{7f}", &"x".repeat(1025)] {
             assert!(validate_id(bad).is_err(), "{bad:?}");
         }
     }

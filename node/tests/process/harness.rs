@@ -45,6 +45,7 @@ pub struct Machine {
     yaml: String,
     environment: Vec<(String, String)>,
     flags: Vec<String>,
+    open_files: Option<String>,
 }
 
 /// A node that runs.
@@ -67,6 +68,7 @@ impl Machine {
             yaml: yaml.to_owned(),
             environment: Vec::new(),
             flags: Vec::new(),
+            open_files: None,
         }
     }
 
@@ -107,6 +109,12 @@ impl Machine {
         self
     }
 
+    /// With a limit of open files, as the shell's `ulimit` takes it.
+    pub fn open_files(mut self, limit: &str) -> Self {
+        self.open_files = Some(limit.to_owned());
+        self
+    }
+
     /// A file beside the data, such as a credential.
     pub fn file(&self, name: &str, content: &str) -> PathBuf {
         let path = self.dir.path().join(name);
@@ -128,9 +136,23 @@ impl Machine {
         format!("http://{}:15002", self.ip)
     }
 
+    /// The URL of its port for probes, commands and metrics.
+    pub fn ops(&self) -> String {
+        format!("http://{}:15003", self.ip)
+    }
+
     fn command(&self) -> Command {
         let config = self.file("config.yaml", &self.yaml);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vectorizer-node"));
+        const PROGRAM: &str = env!("CARGO_BIN_EXE_vectorizer-node");
+        let mut command = match &self.open_files {
+            None => Command::new(PROGRAM),
+            Some(limit) => {
+                let mut shell = Command::new("/bin/sh");
+                let script = format!("ulimit {limit} && exec \"$0\" \"$@\"");
+                shell.args(["-c", &script, PROGRAM]);
+                shell
+            }
+        };
         // What this shell has set is nobody's business.
         command.env_clear();
         command.envs(self.environment.iter().cloned());
@@ -138,7 +160,9 @@ impl Machine {
         command.arg("--data-dir").arg(self.data_dir());
         command
             .arg("--http-address")
-            .arg(format!("{}:15002", self.ip));
+            .arg(format!("{}:15002", self.ip))
+            .arg("--ops-address")
+            .arg(format!("{}:15003", self.ip));
         if !self
             .environment
             .iter()
@@ -260,6 +284,16 @@ impl Node {
             .unwrap();
         let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         kib * 1024
+    }
+
+    /// The limits of open files, soft and hard.
+    pub fn open_files(&self) -> (String, String) {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap();
+        let line = limits
+            .lines()
+            .find(|line| line.starts_with("Max open files"));
+        let mut words = line.unwrap().split_whitespace().skip(3).map(str::to_owned);
+        (words.next().unwrap(), words.next().unwrap())
     }
 
     pub async fn status(&self) -> Status {

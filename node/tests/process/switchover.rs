@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use vectorizer_api::control::{Fence, Follow, Handover, Promote};
 use vectorizer_api::error::ErrorCode;
 use vectorizer_api::replication::Role;
@@ -103,6 +105,60 @@ async fn a_handover_under_writes_fails_none_and_loses_none() {
         .unwrap();
     commander(&old).follow(&follow).await.unwrap();
     let old = Arc::into_inner(old).unwrap();
+    agree([(&second, new), (&first, old)]).await;
+}
+
+/// Sends a request as it stands, and the whole answer.
+async fn raw(machine: &Machine, request: &str) -> String {
+    let mut socket = TcpStream::connect((machine.ip, 15002)).await.unwrap();
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let read = socket.read_to_string(&mut answer);
+    tokio::time::timeout(DEADLINE, read).await.unwrap().unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_forwarded_request_is_the_one_that_came_and_no_other() {
+    let first = commandable(Machine::master());
+    let second = commandable(Machine::replica_of(&first));
+    let (old, new) = pair(&first, &second).await;
+    old.put(0..3).await;
+    let by =
+        |target: &str| format!("DELETE {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    hand_over(&old, &new, &second).await;
+    // To a reader of URLs each of these is `/collections/c`, or what is above it.
+    for target in [
+        r"/collections/x/vectors/..\..\c",
+        r"/collections/c/vectors/\..",
+        "/collections/c/vectors/%2E%2E",
+        "/collections/c/vectors/%2e",
+        "/collections/x/vectors/..%2f..%2fc",
+    ] {
+        let forwarded = raw(&first, &by(target)).await;
+        assert!(
+            forwarded.starts_with("HTTP/1.1 404"),
+            "{target}: {forwarded}"
+        );
+        assert!(forwarded.contains("_not_found"), "{target}: {forwarded}");
+        // What the new master says when it is asked itself.
+        let (_, direct) = raw(&second, &by(target))
+            .await
+            .split_once("\r\n\r\n")
+            .map(|(h, b)| (h.to_owned(), b.to_owned()))
+            .unwrap();
+        assert!(forwarded.ends_with(&direct), "{target}: {forwarded}");
+    }
+    // What is meant is carried out.
+    let meant = raw(&first, &by("/collections/c/vectors/00000%31")).await;
+    assert!(meant.starts_with("HTTP/1.1 200"), "{meant}");
+    let left: Vec<_> = new
+        .everything()
+        .await
+        .into_iter()
+        .map(|(id, _)| id)
+        .collect();
+    assert_eq!(left, [id(0), id(2)]);
     agree([(&second, new), (&first, old)]).await;
 }
 

@@ -71,8 +71,8 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         at: "spec.env",
-        rule: "self.all(e, !e.name.startsWith('REPLICATION_') && !(e.name in ['VECTORIZER_DATA_DIR', 'VECTORIZER_NODE_NAME', 'VECTORIZER_HTTP_ADDRESS', 'VECTORIZER_ADVERTISED_HOST', 'POD_NAME', 'POD_NAMESPACE', 'POD_IP']))",
-        message: "env: REPLICATION_*, POD_NAME, POD_NAMESPACE, POD_IP and VECTORIZER_DATA_DIR, _NODE_NAME, _HTTP_ADDRESS and _ADVERTISED_HOST are set by the operator; see spec.replication",
+        rule: "self.all(e, !e.name.startsWith('REPLICATION_') && !(e.name in ['VECTORIZER_DATA_DIR', 'VECTORIZER_NODE_NAME', 'VECTORIZER_HTTP_ADDRESS', 'VECTORIZER_OPS_ADDRESS', 'VECTORIZER_ADVERTISED_HOST', 'POD_NAME', 'POD_NAMESPACE', 'POD_IP']))",
+        message: "env: REPLICATION_*, POD_NAME, POD_NAMESPACE, POD_IP and VECTORIZER_DATA_DIR, _NODE_NAME, _HTTP_ADDRESS, _OPS_ADDRESS and _ADVERTISED_HOST are set by the operator; see spec.replication",
     },
     Rule {
         at: "spec.podLabels",

@@ -58,8 +58,8 @@ pub fn role_binding(cluster: &Cluster) -> RoleBinding {
     }
 }
 
-/// Replication between the cluster's own pods only; the REST API for the namespace and for the operator, wherever it
-/// runs.
+/// Replication between the cluster's own pods only; the REST API for the namespace; probes, commands and metrics for the
+/// operator, wherever it runs. (The kubelet of its own machine reaches a pod in any case.)
 pub fn network_policy(cluster: &Cluster) -> NetworkPolicy {
     let nodes = LabelSelector {
         match_labels: Some(pods_of(cluster)),
@@ -87,14 +87,15 @@ pub fn network_policy(cluster: &Cluster) -> NetworkPolicy {
                     ports: Some(vec![port(names::REPLICATION_PORT)]),
                 },
                 NetworkPolicyIngressRule {
-                    from: Some(vec![
-                        from_pods(LabelSelector::default()),
-                        NetworkPolicyPeer {
-                            namespace_selector: Some(LabelSelector::default()),
-                            ..from_pods(operator)
-                        },
-                    ]),
+                    from: Some(vec![from_pods(LabelSelector::default())]),
                     ports: Some(vec![port(names::REST_PORT)]),
+                },
+                NetworkPolicyIngressRule {
+                    from: Some(vec![NetworkPolicyPeer {
+                        namespace_selector: Some(LabelSelector::default()),
+                        ..from_pods(operator)
+                    }]),
+                    ports: Some(vec![port(names::OPS_PORT)]),
                 },
             ]),
             ..NetworkPolicySpec::default()

@@ -40,11 +40,14 @@ pub(super) fn needs_restart(cluster: &Cluster) -> String {
 
 fn config_with(cluster: &Cluster, write_acks: u32) -> String {
     let replication = &cluster.spec.replication;
+    // Both families, whichever the cluster has.
+    let everywhere = |port: u16| format!("[::]:{port}");
     let secret = |key: &str| format!("{DIRECTORY}/secrets/{key}");
     let concern = cluster.spec.write_concern.clone().unwrap_or_default();
     let config = json!({
         "server": {
-            "bind_address": format!("0.0.0.0:{}", names::REST_PORT),
+            "bind_address": everywhere(names::REST_PORT),
+            "ops_bind_address": everywhere(names::OPS_PORT),
             "admin_key_file": secret(names::AUTH_KEYS[0]),
             "read_key_file": secret(names::AUTH_KEYS[1]),
             "control_token_file": secret(names::CONTROL_TOKEN),
@@ -52,7 +55,7 @@ fn config_with(cluster: &Cluster, write_acks: u32) -> String {
         "node": { "data_dir": DATA_DIRECTORY },
         "replication": {
             "enabled": true,
-            "bind_address": format!("0.0.0.0:{}", names::REPLICATION_PORT),
+            "bind_address": everywhere(names::REPLICATION_PORT),
             "heartbeat_interval_secs": replication.heartbeat_interval_seconds,
             "replica_timeout_secs": replication.replica_timeout_seconds,
             "log_size": replication.log_size,

@@ -49,6 +49,7 @@ fn nodes(cluster: &Cluster) -> Service {
             selector: Some(pods_of(cluster)),
             ports: Some(vec![
                 port("rest", names::REST_PORT),
+                port("ops", names::OPS_PORT),
                 port("replication", names::REPLICATION_PORT),
             ]),
             ..ServiceSpec::default()

@@ -161,6 +161,7 @@ fn container(wanted: &Wanted<'_>) -> Container {
         env: Some(env),
         ports: Some(vec![
             port("rest", names::REST_PORT),
+            port("ops", names::OPS_PORT),
             port("replication", names::REPLICATION_PORT),
         ]),
         resources: spec.resources.as_ref().map(|r| ResourceRequirements {
@@ -322,7 +323,7 @@ fn probe(path: &str, every_secs: i32) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.to_owned()),
-            port: IntOrString::String("rest".to_owned()),
+            port: IntOrString::String("ops".to_owned()),
             ..HTTPGetAction::default()
         }),
         period_seconds: Some(every_secs),

@@ -229,3 +229,51 @@ fn pods_satisfy_the_restricted_pod_security_standard() {
         assert_eq!(security["capabilities"]["drop"], json!(["ALL"]));
     }
 }
+
+#[test]
+fn probes_and_the_operator_have_a_port_that_clients_do_not_use() {
+    let objects = rendered(&cluster(json!({})));
+    for set in ["demo-master", "demo-replica"] {
+        let body = find(&objects, Kind::StatefulSet, set);
+        let container = &body["spec"]["template"]["spec"]["containers"][0];
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            assert_eq!(container[probe]["httpGet"]["port"], "ops", "{set} {probe}");
+        }
+        let ports = container["ports"].as_array().unwrap();
+        let ops = ports.iter().find(|port| port["name"] == "ops").unwrap();
+        assert_eq!(ops["containerPort"], 15003);
+    }
+    for service in ["demo", "demo-rw", "demo-ro"] {
+        let body = find(&objects, Kind::Service, service);
+        let ports = body["spec"]["ports"].as_array().unwrap();
+        assert!(ports.iter().all(|port| port["name"] == "rest"), "{service}");
+    }
+    // Not to be reached by every pod of the namespace: it has fewer places.
+    let policy = find(&objects, Kind::NetworkPolicy, "demo");
+    let rules = policy["spec"]["ingress"].as_array().unwrap();
+    let of_ops = rules.iter().filter(|rule| {
+        let ports = rule["ports"].as_array().unwrap();
+        ports.iter().any(|port| port["port"] == 15003)
+    });
+    for rule in of_ops {
+        let from = rule["from"].as_array().unwrap();
+        let labels = |peer: &Value| peer["podSelector"]["matchLabels"].clone();
+        assert!(
+            from.iter()
+                .all(|peer| labels(peer)[names::OPERATOR] == "true")
+        );
+    }
+}
+
+#[test]
+fn nodes_listen_on_both_families() {
+    let objects = rendered(&cluster(json!({})));
+    let map = find(&objects, Kind::ConfigMap, "demo-config");
+    let yaml = map["data"]["config.yaml"].as_str().unwrap();
+    let addresses = yaml.lines().filter(|line| line.contains("bind_address"));
+    let addresses: Vec<_> = addresses
+        .map(|line| line.split_once(": ").unwrap().1)
+        .collect();
+    assert_eq!(addresses.len(), 3, "{yaml}");
+    assert!(addresses.iter().all(|a| a.contains("[::]:")), "{yaml}");
+}

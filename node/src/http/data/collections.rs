@@ -70,7 +70,8 @@ pub(in crate::http) async fn create_collection(
             }
             store::ConfigError::Dimension(_)
             | store::ConfigError::Name(_)
-            | store::ConfigError::Id(_) => "dimension",
+            | store::ConfigError::Id(_)
+            | store::ConfigError::DotId(_) => "dimension",
         };
         Refusal::invalid(path, error)
     })?;

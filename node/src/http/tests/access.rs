@@ -62,6 +62,78 @@ async fn both_headers_carry_a_key() {
 }
 
 #[tokio::test]
+async fn a_right_key_counts_whatever_stands_in_the_other_header() {
+    let node = Node::locked().await;
+    for (authorization, key, status) in [
+        ("Basic dXNlcjpwYXNz", ADMIN, 200),
+        ("Digest username=\"x\"", READ, 200),
+        ("Bearer of-somebody-else", READ, 200),
+        (&format!("Bearer {READ}"), "of-somebody-else", 200),
+        ("Basic dXNlcjpwYXNz", "wrong", 401),
+        ("Bearer wrong", "wrong", 401),
+        ("Bearer wrong", CONTROL, 403),
+    ] {
+        let request = Request::get("/collections")
+            .header("authorization", authorization)
+            .header("x-api-key", key)
+            .body(Body::empty());
+        let answer = node.send(request.unwrap()).await;
+        let status_is = answer.status.as_u16();
+        assert_eq!(status_is, status, "{authorization} beside {key}");
+    }
+}
+
+/// What a browser asks before it sends a page's request.
+fn preflight(origin: &str) -> Request<Body> {
+    let request = Request::options("/collections")
+        .header("origin", origin)
+        .header("access-control-request-method", "POST")
+        .header(
+            "access-control-request-headers",
+            "authorization,content-type",
+        );
+    request.body(Body::empty()).unwrap()
+}
+
+#[tokio::test]
+async fn no_page_may_call_unless_its_origin_is_configured() {
+    let closed = Node::master().await;
+    let answer = closed.send(preflight("https://app.example.com")).await;
+    assert_eq!(answer.code(), ErrorCode::MethodNotAllowed);
+    assert!(!answer.headers.contains_key("access-control-allow-origin"));
+
+    let open = Node::master_with(&["server.cors_allowed_origins=https://app.example.com"]).await;
+    let answer = open.send(preflight("https://app.example.com")).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let allowed = answer.header("access-control-allow-origin");
+    assert_eq!(allowed, "https://app.example.com");
+    assert!(
+        answer
+            .header("access-control-allow-methods")
+            .contains("DELETE")
+    );
+    assert!(
+        answer
+            .header("access-control-allow-headers")
+            .contains("x-api-key")
+    );
+    let other = open.send(preflight("https://elsewhere.example.com")).await;
+    assert!(!other.headers.contains_key("access-control-allow-origin"));
+    // The request itself, and a refusal: a page may read both.
+    for path in ["/collections", "/nowhere"] {
+        let request = Request::get(path).header("origin", "https://app.example.com");
+        let answer = open.send(request.body(Body::empty()).unwrap()).await;
+        let allowed = answer.header("access-control-allow-origin");
+        assert_eq!(allowed, "https://app.example.com");
+        let exposed = answer.header("access-control-expose-headers");
+        assert!(exposed.contains("x-vectorizer-position"), "{exposed}");
+    }
+    let any = Node::master_with(&["server.cors_allowed_origins=*"]).await;
+    let answer = any.send(preflight("http://localhost:3000")).await;
+    assert_eq!(answer.header("access-control-allow-origin"), "*");
+}
+
+#[tokio::test]
 async fn without_keys_data_is_open_and_control_is_closed() {
     let node = Node::master().await;
     node.get("/collections").await.good();

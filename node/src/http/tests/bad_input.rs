@@ -311,10 +311,95 @@ async fn a_body_that_says_it_is_something_else_than_json_is_refused() {
         .header("content-type", "text/plain")
         .body(Body::from(r#"{"collection": "c", "text": "a"}"#));
     let error = node.send(request.unwrap()).await.error();
+    assert_eq!(error.error_type, ErrorCode::UnsupportedMediaType);
     assert!(
         error.message.contains("expected `application/json`"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_body_in_another_encoding_is_refused_with_its_name() {
+    let node = Node::with_collection().await;
+    let before = node.end();
+    let json = r#"{"collection": "c", "text": "a"}"#;
+    let utf16 = |mark: &[u8], bytes: fn(u16) -> [u8; 2]| {
+        let letters = json.encode_utf16().flat_map(bytes);
+        mark.iter().copied().chain(letters).collect::<Vec<u8>>()
+    };
+    for (header, value, body, word) in [
+        ("content-encoding", "gzip", b"\x1f\x8b\x08".to_vec(), "gzip"),
+        ("content-encoding", "br", json.into(), "br"),
+        (
+            "content-type",
+            "application/json; charset=utf-16",
+            json.into(),
+            "utf-16",
+        ),
+        (
+            "content-type",
+            "application/json; charset=\"ISO-8859-1\"",
+            json.into(),
+            "iso-8859-1",
+        ),
+        (
+            "content-type",
+            "application/json",
+            utf16(b"\xff\xfe", u16::to_le_bytes),
+            "UTF-16",
+        ),
+        (
+            "content-type",
+            "application/json",
+            utf16(b"\xfe\xff", u16::to_be_bytes),
+            "UTF-16",
+        ),
+        (
+            "content-type",
+            "application/json",
+            utf16(b"", u16::to_le_bytes),
+            "UTF-16",
+        ),
+        (
+            "x-nothing",
+            "no content type",
+            utf16(b"", u16::to_be_bytes),
+            "UTF-16",
+        ),
+    ] {
+        let request = Request::post("/insert")
+            .header(header, value)
+            .body(Body::from(body));
+        let error = node.send(request.unwrap()).await.error();
+        assert_eq!(error.error_type, ErrorCode::UnsupportedMediaType, "{value}");
+        assert!(error.message.contains(word), "{value}: {error}");
+    }
+    assert_eq!(node.end(), before);
+}
+
+#[tokio::test]
+async fn the_mark_of_utf8_before_a_body_is_skipped() {
+    let node = Node::with_collection().await;
+    for (header, value) in [
+        ("content-type", "application/json; charset=UTF-8"),
+        ("content-encoding", "identity"),
+    ] {
+        let body = "\u{feff}{\"text\": \"a\"}";
+        let request = Request::post("/embed")
+            .header(header, value)
+            .body(Body::from(body));
+        node.send(request.unwrap()).await.good();
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_in_time_is_a_timeout() {
+    let node = Node::master_with(&["server.request_timeout_secs=1"]).await;
+    let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+    let error = node.post("/embed", Body::from_stream(never)).await.error();
+    assert_eq!(error.error_type, ErrorCode::RequestTimeout);
+    assert_eq!(error.status_code, 408);
+    assert!(error.message.contains("within 1 s"), "{error}");
 }
 
 #[tokio::test]

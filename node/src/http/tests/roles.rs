@@ -201,7 +201,7 @@ async fn replicas_are_listed_by_the_master_only() {
         assert_eq!(node.call(Method::DELETE, path, "").await.code(), code);
     }
     let error = answer.error();
-    assert!(error.message.contains("10.0.0.1:7001"), "{error}");
+    assert!(error.message.contains("http://10.0.0.1:15002"), "{error}");
     assert_eq!(error.details.unwrap()["master"], "10.0.0.1:7001");
 }
 
@@ -211,7 +211,7 @@ async fn status_and_stats_have_the_specifications_fields_and_types() {
     let status = node.get("/replication/status").await.good();
     assert_eq!(status["enabled"], true);
     assert_eq!(status["role"], "master");
-    assert_eq!(status["bind_address"], "0.0.0.0:7001");
+    assert_eq!(status["bind_address"], "[::]:7001");
     assert_eq!(status["connected_replicas"], 0);
     assert_eq!(status["replication_log_size"], 5000);
     assert_eq!(status["current_offset"], node.end().offset);

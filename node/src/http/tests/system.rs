@@ -1,6 +1,7 @@
 use vectorizer_api::POSITION_HEADER;
 
 use super::*;
+use crate::http::endpoint::Kind;
 use crate::http::{endpoints, openapi};
 
 #[tokio::test]
@@ -47,11 +48,9 @@ async fn a_master_is_alive_and_ready_until_it_stops() {
 #[tokio::test]
 async fn requests_above_the_limit_are_told_when_to_come_back_and_probes_are_not_counted() {
     let node = Node::master_with(&["server.max_concurrent_requests=1"]).await;
-    let slow = Request::get("/collections")
-        .header(POSITION_HEADER, "1.1000")
-        .body(Body::empty())
-        .unwrap();
-    // The slow request has taken the only place by the time that the others are sent: it comes first in `join`.
+    let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+    let slow = node.post("/embed", Body::from_stream(never));
+    // The slow request has taken the only place by the time that the others are sent: it is polled first.
     let others = async {
         let refused = node.get("/collections").await;
         assert_eq!(refused.code(), ErrorCode::TooManyRequests);
@@ -64,9 +63,137 @@ async fn requests_above_the_limit_are_told_when_to_come_back_and_probes_are_not_
             "no room needed"
         );
     };
-    let (slow, ()) = tokio::join!(node.send(slow), others);
-    assert_eq!(slow.code(), ErrorCode::Unavailable);
+    tokio::select! {
+        biased;
+        slow = slow => panic!("answered without its body: {slow:?}"),
+        () = others => {}
+    }
     node.get("/collections").await.good();
+}
+
+#[tokio::test]
+async fn a_read_that_waits_for_a_position_takes_nobodys_place() {
+    let node = Node::master_with(&["server.max_concurrent_requests=1"]).await;
+    let future = || {
+        let request = Request::get("/collections").header(POSITION_HEADER, "1.1000");
+        node.send(request.body(Body::empty()).unwrap())
+    };
+    let others = async {
+        node.get("/collections").await.good();
+        let one_more = future().await.error();
+        assert_eq!(one_more.error_type, ErrorCode::TooManyRequests);
+        assert!(
+            one_more.message.contains("wait for a position"),
+            "{one_more}"
+        );
+        // A position that was reached is not waited for.
+        let reached = Request::get("/collections").header(POSITION_HEADER, "1.1");
+        node.send(reached.body(Body::empty()).unwrap()).await.good();
+    };
+    // The one that waits is there first.
+    let (waited, ()) = tokio::join!(future(), others);
+    let error = waited.error();
+    assert_eq!(error.error_type, ErrorCode::Unavailable);
+    assert!(error.message.contains("this is the master"), "{error}");
+}
+
+#[tokio::test]
+async fn a_write_that_is_held_keeps_no_read_out() {
+    let node = Node::master_with(&["server.max_concurrent_requests=1"]).await;
+    // A new master waits for its replicas to come before it refuses.
+    let held = Request::post("/collections")
+        .header(vectorizer_api::ACKS_HEADER, "1")
+        .body(Body::from(r#"{"name": "c", "dimension": 2}"#));
+    let held = node.send(held.unwrap());
+    let others = async {
+        for _ in 0..3 {
+            node.get("/collections").await.good();
+        }
+    };
+    tokio::select! {
+        biased;
+        held = held => panic!("not held: {held:?}"),
+        () = others => {}
+    }
+}
+
+#[tokio::test]
+async fn the_port_for_probes_has_what_is_asked_of_a_node_and_no_data() {
+    let mut node = Node::with_collection().await;
+    let rest = std::mem::replace(&mut node.router, node.api.router(Port::Ops));
+    let mut there = Vec::new();
+    for endpoint in endpoints::all() {
+        let path = endpoint.path.replace("{name}", "c").replace("{id}", "1");
+        let answer = node.call(endpoint.method.clone(), &path, "").await;
+        let missing = !answer.status.is_success()
+            && matches!(
+                answer.code(),
+                ErrorCode::EndpointNotFound | ErrorCode::MethodNotAllowed
+            );
+        if !missing {
+            there.push(endpoint.path);
+        }
+    }
+    for path in [
+        "/livez",
+        "/readyz",
+        "/health",
+        "/metrics",
+        "/control/state",
+        "/control/promote",
+        "/replication/status",
+        "/replication/replicas",
+        "/replication/stats",
+    ] {
+        assert!(there.contains(&path), "{path}");
+    }
+    for path in there {
+        let data = [
+            "/collections",
+            "/insert",
+            "/batch",
+            "/update",
+            "/embed",
+            "/configure",
+        ];
+        assert!(!data.iter().any(|word| path.contains(word)), "{path}");
+    }
+    let error = node.get("/collections").await.error();
+    assert!(error.message.contains("is on port 15002"), "{error}");
+    node.router = rest;
+    node.get("/livez").await.good();
+}
+
+#[tokio::test]
+async fn probes_commands_and_what_the_operator_reads_find_room_on_their_port_when_all_is_taken() {
+    let mut node = Node::master_with(&[
+        "server.max_concurrent_requests=1",
+        "server.request_memory_bytes=8388608",
+    ])
+    .await;
+    let never = futures::stream::pending::<Result<Bytes, std::io::Error>>();
+    let slow = Request::post("/embed").body(Body::from_stream(never));
+    let slow = node.router.clone().oneshot(slow.unwrap());
+    let all = node.api.0.budget.of(Kind::Read).share();
+    all.take(4 << 20).unwrap();
+    node.router = node.api.router(Port::Ops);
+    let others = async {
+        for path in [
+            "/livez",
+            "/readyz",
+            "/replication/status",
+            "/replication/replicas",
+        ] {
+            node.call(Method::GET, path, "{}").await.good();
+        }
+        let command = node.post("/control/fence", "{}").await;
+        assert_eq!(command.code(), ErrorCode::Forbidden, "no room needed");
+    };
+    tokio::select! {
+        biased;
+        _ = slow => panic!("answered without its body"),
+        () = others => {}
+    }
 }
 
 #[tokio::test]
