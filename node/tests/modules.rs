@@ -59,7 +59,7 @@ const USES: [(&str, &[&str]); 19] = [
         &["background", "journal", "role", "step", "store"],
     ),
     ("journal", &["background", "breakage", "step"]),
-    ("store", &["breakage"]),
+    ("store", &["background", "breakage"]),
     ("replicas", &["clock"]),
     ("permit", &["clock"]),
     ("config", &[]),
