@@ -154,7 +154,7 @@ async fn every_bad_body_is_refused_with_the_place_of_the_bad_value() {
                 "/collections/c/hybrid_search",
                 r#"{"query": "a", "algorithm": "magic"}"#,
                 "algorithm",
-                "`rrf`, `weighted`, `alpha`",
+                "expected rrf, weighted or alpha",
             ),
             (
                 "/collections/c/hybrid_search",
