@@ -22,7 +22,6 @@ use prometheus_client::registry::Registry;
 use vectorizer_api::error::ErrorCode;
 use vectorizer_api::replication::{Replica, ReplicaStatus, Role};
 
-use crate::http::Port;
 use crate::link::LinkStats;
 use crate::permit::Permit;
 use crate::replicas::ReplicaTable;
@@ -123,8 +122,8 @@ impl Metrics {
         }
     }
 
-    /// Those of a port's connections.
-    pub(crate) fn connections(&self, port: Port) -> Connections {
+    /// Those of the connections of the port that is called so.
+    pub(crate) fn connections(&self, port: &'static str) -> Connections {
         self.ports.of(port)
     }
 

@@ -12,11 +12,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and what it uses, the highest first: every module uses only those that come after it.
-const USES: [(&str, &[&str]); 19] = [
+const USES: [(&str, &[&str]); 20] = [
     (
         "server",
         &[
-            "config", "data_dir", "http", "journal", "lease", "link", "writer",
+            "config", "data_dir", "http", "journal", "lease", "link", "listen", "writer",
         ],
     ),
     ("doctor", &["config"]),
@@ -42,11 +42,13 @@ const USES: [(&str, &[&str]); 19] = [
             "breakage",
             "clock",
             "journal",
+            "listen",
             "replicas",
             "store",
             "writer",
         ],
     ),
+    ("listen", &["config"]),
     (
         "writer",
         &[

@@ -65,7 +65,7 @@ impl Port {
 /// Serves the REST API until `stop`, with up to so many connections, then lets running requests finish for as long as
 /// configured.
 pub async fn serve(listener: TcpListener, api: Api, connections: usize, stop: CancellationToken) {
-    let places = Places::new(connections, api.0.metrics.connections(Port::Rest));
+    let places = Places::new(connections, api.0.metrics.connections(Port::Rest.as_str()));
     let sending_away = tokio::spawn(send_away(api.clone(), places.clone()));
     accept(&listener, Port::Rest, &api, &places, stop).await;
     api.stop();
@@ -95,7 +95,10 @@ pub fn serve_ops(listener: TcpListener, api: Api) -> io::Result<Ops> {
         .thread_name("ops")
         .enable_all()
         .build()?;
-    let places = Places::new(OPS_CONNECTIONS, api.0.metrics.connections(Port::Ops));
+    let places = Places::new(
+        OPS_CONNECTIONS,
+        api.0.metrics.connections(Port::Ops.as_str()),
+    );
     let inside = runtime.enter();
     let listener = TcpListener::from_std(listener)?;
     drop(inside);

@@ -12,11 +12,12 @@ use crate::writer::NodeState;
 pub(super) fn of_master(api: &Api, state: &NodeState) -> String {
     let kubernetes = api.config.kubernetes.as_ref();
     // The Lease has the cluster's name.
-    in_words(state, kubernetes.map(|k| format!("{}-rw", k.lease)))
+    let service = kubernetes.map(|k| format!("{}-rw", k.lease));
+    in_words(state.master_url.as_deref(), service.as_deref())
 }
 
-fn in_words(state: &NodeState, service: Option<String>) -> String {
-    match (service, &state.master_url) {
+fn in_words(url: Option<&str>, service: Option<&str>) -> String {
+    match (service, url) {
         (Some(service), Some(url)) => format!(
             "the master through Service {service}, at present {url}; a port-forward stays with the pod that it was begun for, begin it again"
         ),
@@ -36,22 +37,19 @@ pub(super) fn details(state: &NodeState) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::writes::tests::state;
-    use vectorizer_api::replication::Role;
 
     #[test]
-    fn the_rest_address_is_named_or_none_and_never_that_of_replication() {
-        let mut state = state(Role::Replica);
-        let known = in_words(&state, None);
-        assert!(known.contains("http://10.0.0.1:15002"), "{known}");
-        let service = in_words(&state, Some("demo-rw".to_owned()));
+    fn where_writes_go_is_told_for_those_outside_the_cluster_too() {
+        let url = Some("http://10.0.0.1:15002");
+        let said = in_words(url, Some("demo-rw"));
         for word in ["Service demo-rw", "http://10.0.0.1:15002", "port-forward"] {
-            assert!(service.contains(word), "{service}");
+            assert!(said.contains(word), "{said}");
         }
-        state.master_url = None;
-        for service in [None, Some("demo-rw".to_owned())] {
-            let unknown = in_words(&state, service);
-            assert!(!unknown.contains("7001"), "{unknown}");
-        }
+        let said = in_words(url, None);
+        assert!(said.contains("http://10.0.0.1:15002"), "{said}");
+        assert!(!said.contains("port-forward"), "{said}");
+        // The address of replication, which is what is known then, is no place for requests.
+        let said = in_words(None, None);
+        assert!(said.contains("replication.master_url"), "{said}");
     }
 }

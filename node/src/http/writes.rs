@@ -239,14 +239,13 @@ pub(super) async fn carry_out(api: &Api, request: WriteRequest) -> Result<WriteR
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use uuid::Uuid;
     use vectorizer_replication::position::History;
 
     use super::*;
 
-    /// A node of that role that knows its master.
-    pub(in crate::http) fn state(role: Role) -> NodeState {
+    fn state(role: Role) -> NodeState {
         NodeState {
             node_id: Uuid::nil(),
             boot_id: Uuid::nil(),

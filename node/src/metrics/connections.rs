@@ -6,8 +6,6 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::http::Port;
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Of {
     port: &'static str,
@@ -56,8 +54,7 @@ impl Ports {
         ports
     }
 
-    pub(super) fn of(&self, port: Port) -> Connections {
-        let port = port.as_str();
+    pub(super) fn of(&self, port: &'static str) -> Connections {
         let closed = |reason| {
             let counter = self.closed.get_or_create(&Closed { port, reason });
             counter.clone()
