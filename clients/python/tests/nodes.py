@@ -144,6 +144,14 @@ class Node:
 
         until(f"{self.url} to reach {end}", there)
 
+    def misses_its_replicas(self) -> None:
+        """Wait until this master has noticed that none is connected."""
+
+        def missed() -> None:
+            assert not any(replica["connected"] for replica in self.get("/replication/replicas")["replicas"])
+
+        until(f"{self.url} to miss its replicas", missed)
+
     def requests(self) -> dict[str, int]:
         """Requests answered so far, by the path in the table of endpoints."""
         counts: dict[str, int] = {}

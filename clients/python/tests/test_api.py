@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nodes import Node, until
+from nodes import Node
 from vectorizer_sdk import NotFoundError, VectorizerClient
 
 pytestmark = pytest.mark.anyio
@@ -109,9 +109,5 @@ async def call_everything(client: VectorizerClient, master: Node, replica: Node)
     own = replica.state["nodeId"]
     assert replicas["replicas"][0]["id"] == own
     replica.kill()
-
-    def missed() -> None:
-        assert not master.get("/replication/replicas")["replicas"][0]["connected"]
-
-    until("the master to miss its replica", missed)
+    master.misses_its_replicas()
     assert (await client.forget_replica(own))["count"] == 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from network import Proxy, http, listening
 from nodes import Node, running
 from vectorizer_sdk import UnavailableError, VectorizerClient
 
@@ -61,6 +62,18 @@ async def test_a_position_is_carried_to_another_client(pair: tuple[Node, Node]) 
             reader.position = "yesterday\r\n"
 
 
+async def test_of_writes_that_overlap_the_last_one_is_read_whichever_is_answered_last() -> None:
+    answer = http("200 OK", "{}", "application/json").replace(b"\r\n\r\n", b"\r\nx-vectorizer-position: 3.7\r\n\r\n")
+    node = Proxy(answer)
+    async with listening(node, node.answer), VectorizerClient(node.url) as client:
+        await client.insert_text("texts", "the first")
+        assert client.position == "3.7"
+        for later in ("3.10", "10.1"):
+            client.position = later
+            await client.insert_text("texts", "answered late")
+            assert client.position == later
+
+
 async def test_reads_go_on_when_the_replica_is_gone_or_stands_still(folder: Path) -> None:
     master = Node.master(folder)
     gone, still = Node.replica_of(master, folder), Node.replica_of(master, folder)
@@ -83,6 +96,7 @@ async def test_a_write_waits_for_as_many_replicas_as_the_call_asks_for(folder: P
         async with VectorizerClient(master.url) as client:
             await client.create_collection("c", 2, acks=1)
             replica.kill()
+            master.misses_its_replicas()
             with pytest.raises(UnavailableError) as refused:
                 await client.insert_text("c", "too few", acks=1, timeout=1.0)
             assert refused.value.code == "not_enough_replicas"

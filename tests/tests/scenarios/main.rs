@@ -4,6 +4,7 @@
 mod chart;
 mod create;
 mod promotion;
+mod python_client;
 mod recovery;
 mod refusals;
 mod scale;
