@@ -86,6 +86,7 @@ async def call_everything(client: VectorizerClient, master: Node, replica: Node)
     page = await client.list_vectors("c", limit=2, offset=1)
     assert [one["id"] for one in page["vectors"]] == ["3", "ü/2"]
     assert page["total"] == 3
+    assert await everything(client, "c", 2) == {"1", "3", "ü/2"}
     vector = await client.get_vector("c", "ü/2")
     assert (vector["vector"], vector["payload"]) == ([0.5, 2.0], {"n": 2})
     changed = await client.update_vector("c", "1", vector=[9, 9], payload={"m": 2})
@@ -111,3 +112,14 @@ async def call_everything(client: VectorizerClient, master: Node, replica: Node)
     replica.kill()
     master.misses_its_replicas()
     assert (await client.forget_replica(own))["count"] == 0
+
+
+async def everything(client: VectorizerClient, collection: str, limit: int) -> set[str]:
+    ids: list[str] = []
+    after: str | None = ""
+    while after is not None:
+        page = await client.list_vectors(collection, limit=limit, after=after)
+        ids += [vector["id"] for vector in page["vectors"]]
+        after = page.get("next")
+    assert len(ids) == len(set(ids))
+    return set(ids)

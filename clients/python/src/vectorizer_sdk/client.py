@@ -193,10 +193,21 @@ class VectorizerClient:
         return cast(t.BulkInserted, await self._write(request, **options))
 
     async def list_vectors(
-        self, collection: str, *, limit: int = 10, offset: int = 0, **options: Unpack[t.ReadOptions]
+        self,
+        collection: str,
+        *,
+        limit: int = 10,
+        offset: int | None = None,
+        after: str | None = None,
+        **options: Unpack[t.ReadOptions],
     ) -> t.VectorPage:
-        """`GET /collections/{name}/vectors`: a page of at most 1,000, ordered by id."""
-        request = Request("GET", _path(collection, "/vectors"), query={"limit": limit, "offset": offset})
+        """`GET /collections/{name}/vectors`: a page of at most 1,000, ordered by id.
+
+        To see all, ask with `after=""` and then with what each page says in `next`, in an order that no write changes.
+        """
+        asked = {"limit": limit, "offset": offset, "after": after}
+        query = {key: value for key, value in asked.items() if value is not None}
+        request = Request("GET", _path(collection, "/vectors"), query=query)
         return cast(t.VectorPage, await self._read(request, **options))
 
     async def get_vector(self, collection: str, id: str, **options: Unpack[t.ReadOptions]) -> t.Vector:

@@ -274,12 +274,13 @@ class Vector(TypedDict):
 
 
 class VectorPage(TypedDict):
-    """`GET /collections/{name}/vectors`, ordered by id."""
+    """`GET /collections/{name}/vectors`; `next` is there when it was asked for with `after` and is not the last."""
 
     vectors: list[Vector]
     total: int
     limit: int
     offset: int
+    next: NotRequired[str]
 
 
 class VectorChanged(TypedDict):
