@@ -354,4 +354,4 @@ pub fn backoff(failures: u32, longest: Duration) -> Duration {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

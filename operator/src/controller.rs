@@ -436,47 +436,4 @@ fn after_error(resource: Arc<VectorizerCluster>, error: &Error, context: Arc<Con
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn resource(generation: i64) -> VectorizerCluster {
-        let resource = json!({
-            "apiVersion": "vectorizer.hivellm.io/v1alpha1", "kind": "VectorizerCluster",
-            "metadata": { "name": "demo", "namespace": "default", "generation": generation },
-            "spec": {},
-        });
-        serde_json::from_value(resource).unwrap()
-    }
-
-    #[test]
-    fn a_watch_that_is_behind_is_not_planned_from() {
-        let seen = Remembered {
-            generation: 3,
-            ..Remembered::default()
-        };
-        assert!(may_be_old(&resource(2), &seen), "an older spec");
-        assert!(!may_be_old(&resource(3), &seen));
-        let changing = Remembered {
-            changing: true,
-            ..seen
-        };
-        assert!(
-            may_be_old(&resource(3), &changing),
-            "a change that it does not show"
-        );
-    }
-
-    #[test]
-    fn what_is_refused_over_and_over_is_asked_for_less_and_less() {
-        let refused = Passed {
-            again: Some(SOON),
-            patience: Some(LONGEST_PAUSE),
-        };
-        let pauses = [1, 2, 5, 20].map(|failures| refused.action(failures));
-        let secs = [1, 2, 16, 60].map(|secs| Action::requeue(Duration::from_secs(secs)));
-        assert_eq!(pauses, secs);
-        let well = Passed::well(SOON);
-        assert_eq!(well.action(0), Action::requeue(SOON));
-    }
-}
+mod tests;

@@ -253,7 +253,8 @@ impl Default for Storage {
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct VolumeRetention {
-    /// When the cluster is deleted.
+    /// When the cluster is deleted. Where they are kept, so is the Secret `<name>-auth` that was made for them: a cluster
+    /// of that name that is made again has its data and its keys.
     pub when_deleted: Retention,
     /// When a replica is scaled away. Kept, a replica that comes back continues where it was.
     pub when_scaled: Retention,

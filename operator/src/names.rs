@@ -26,6 +26,10 @@ pub const OPERATOR: &str = "vectorizer.hivellm.io/operator";
 /// Annotation on the pod template: checksum of the node's configuration, so that a change of it is a new template.
 pub const CONFIG_CHECKSUM: &str = "vectorizer.hivellm.io/config-checksum";
 
+/// Annotation on a Secret that the operator made and that nobody owns, so that it outlives the resource with the volumes
+/// that its keys are for.
+pub const GENERATED: &str = "vectorizer.hivellm.io/generated";
+
 /// Port of the REST API.
 pub const REST_PORT: u16 = 15002;
 /// Port of probes, commands and metrics: what the kubelet, the operator and Prometheus ask, apart from clients.

@@ -194,6 +194,15 @@ pub fn is_owned(metadata: &ObjectMeta, owner: Uuid) -> bool {
     controllers.any(|o| o.uid == owner.to_string())
 }
 
+/// Whether the operator made an object: the cluster with that uid controls it, or it is one that nobody owns, made to stay
+/// when its cluster goes.
+pub fn is_made(metadata: &ObjectMeta, owner: Uuid) -> bool {
+    let mut owners = metadata.owner_references.iter().flatten();
+    let annotations = metadata.annotations.as_ref();
+    let generated = annotations.is_some_and(|a| a.contains_key(names::GENERATED));
+    is_owned(metadata, owner) || generated && !owners.any(|o| o.controller == Some(true))
+}
+
 /// What changes when an object is changed by somebody; see [`Stamp`].
 pub fn stamp(metadata: &ObjectMeta) -> Stamp {
     match (metadata.generation, &metadata.resource_version) {

@@ -436,4 +436,4 @@ fn seconds_since(now: Timestamp, then: &Time) -> f64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -125,6 +125,20 @@ pub fn metadata(cluster: &Cluster, name: String) -> ObjectMeta {
     }
 }
 
+/// Metadata of an object that stays when the cluster is deleted, as its volumes do. The label by which the operator's
+/// watches find it is the only one beside its own: whoever deploys the cluster must not take it for a part of that.
+pub fn kept_metadata(cluster: &Cluster, name: String) -> ObjectMeta {
+    let mut labels = names::own_labels(&cluster.name);
+    labels.insert(names::MANAGED_BY.to_owned(), names::MANAGER.to_owned());
+    ObjectMeta {
+        name: Some(name),
+        namespace: Some(cluster.namespace.clone()),
+        labels: Some(labels),
+        annotations: Some([(names::GENERATED.to_owned(), "true".to_owned())].into()),
+        ..ObjectMeta::default()
+    }
+}
+
 fn pods_of(cluster: &Cluster) -> BTreeMap<String, String> {
     BTreeMap::from([(names::CLUSTER.to_owned(), cluster.name.clone())])
 }

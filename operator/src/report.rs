@@ -74,7 +74,13 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use k8s_openapi::jiff::Timestamp;
 
-    use crate::crd::{MasterPosition, MasterStatus, NodeRole, NodeStatus, NodeSync};
+    use crate::act::Refused;
+    use crate::crd::{
+        MasterPosition, MasterStatus, NodeRole, NodeStatus, NodeSync, PromoteMode, TargetStep,
+    };
+    use crate::names::{condition, reason};
+    use crate::plan::tests::model::Model;
+    use crate::plan::{Memory, Step};
 
     fn status(offset: u64) -> ClusterStatus {
         ClusterStatus {
@@ -132,5 +138,115 @@ mod tests {
         let mut new = old.clone();
         new.nodes[0].status = NodeSync::Lagging;
         assert!(is_news(&old, &new, Some(Duration::ZERO)));
+    }
+
+    /// A switchover: what was read, and the plan made of it.
+    fn switchover() -> (World, Plan) {
+        let mut model = Model::healthy(3);
+        model.ask("a", PromoteMode::Switchover, Some("demo-replica-1"));
+        (model.world(), model.plan())
+    }
+
+    /// A plan that was carried out up to where that memory was recorded.
+    fn carried_out(memory: Memory) -> Done {
+        let resource = serde_json::json!({
+            "apiVersion": "vectorizer.hivellm.io/v1alpha1", "kind": "VectorizerCluster",
+            "metadata": { "name": "demo", "namespace": "default" },
+            "spec": {},
+        });
+        Done {
+            resource: serde_json::from_value(resource).unwrap(),
+            memory,
+            recorded: true,
+            refused: None,
+            troubles: Vec::new(),
+            applied: Vec::new(),
+            pruned: Vec::new(),
+            labelled: Vec::new(),
+            secrets_written: false,
+            namespace_going: false,
+        }
+    }
+
+    /// The memories that a plan records, in order.
+    fn records(plan: &Plan) -> Vec<Memory> {
+        let mut found = Vec::new();
+        for step in &plan.steps {
+            if let Step::Record(memory) = step {
+                found.push((**memory).clone());
+            }
+        }
+        found
+    }
+
+    fn said(status: &ClusterStatus, of: &str) -> (String, String, String) {
+        let found = status.conditions.iter().find(|c| c.type_ == of);
+        let found = found.map(|c| (c.status.clone(), c.reason.clone(), c.message.clone()));
+        found.unwrap_or_default()
+    }
+
+    #[test]
+    fn after_a_refusal_the_status_is_what_was_recorded_before_it_and_says_why() {
+        let (world, plan) = switchover();
+        let handing_over = records(&plan)[1].clone();
+        let step = handing_over.target.as_ref().map(|t| t.step);
+        assert_eq!(step, Some(TargetStep::HandingOver));
+        let mut done = carried_out(handing_over.clone());
+        done.refused = Some(Refused::NoHandover);
+        let status = status_after(&world, &plan, &done);
+        assert_eq!(status.master, handing_over.master, "nobody was crowned");
+        assert_eq!(status.last_promotion, None);
+        let promoted = status.conditions.iter();
+        assert_eq!(
+            promoted
+                .filter(|c| c.type_ == condition::PROMOTION_SUCCEEDED)
+                .count(),
+            0
+        );
+        let target = status.target.clone().unwrap();
+        let why = Refused::NoHandover.to_string();
+        assert_eq!(
+            (target.step, target.message),
+            (TargetStep::HandingOver, Some(why.clone()))
+        );
+        let degraded = ("True".to_owned(), reason::COMMAND_REFUSED.to_owned(), why);
+        assert_eq!(said(&status, condition::DEGRADED), degraded);
+    }
+
+    #[test]
+    fn after_a_promotion_the_status_is_the_plans_with_how_long_writes_paused() {
+        let (world, plan) = switchover();
+        let mut memory = records(&plan).pop().unwrap();
+        let last = memory.last_promotion.as_mut().unwrap();
+        last.write_pause_ms = Some(17);
+        let status = status_after(&world, &plan, &carried_out(memory.clone()));
+        assert_eq!(status.last_promotion, memory.last_promotion);
+        assert_ne!(status.master, world.status.master);
+        assert_eq!(status.target, None);
+        let succeeded = said(&status, condition::PROMOTION_SUCCEEDED);
+        assert_eq!(succeeded.0, "True");
+        assert_eq!(said(&status, condition::DEGRADED).0, "False");
+    }
+
+    #[test]
+    fn what_was_forgiven_is_said_once_and_changes_nothing_else() {
+        let mut model = Model::healthy(3);
+        model.pass();
+        let (world, plan) = (model.world(), model.plan());
+        let mut done = carried_out(Memory::of(&world.status));
+        done.recorded = false;
+        done.troubles = ["label of a: no", "label of a: no", "follow to b: no"]
+            .map(str::to_owned)
+            .to_vec();
+        let status = status_after(&world, &plan, &done);
+        let degraded = said(&status, condition::DEGRADED);
+        assert_eq!(degraded.2, "label of a: no; follow to b: no");
+        let without = |mut status: ClusterStatus| {
+            status.conditions.retain(|c| c.type_ != condition::DEGRADED);
+            status
+        };
+        assert_eq!(without(status), without(plan.status.clone()));
+        done.troubles.clear();
+        assert_eq!(status_after(&world, &plan, &done), plan.status);
     }
 }

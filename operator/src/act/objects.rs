@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{
+    DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams, Preconditions,
+};
 use kube::{Api, Client};
 use serde_json::json;
 use uuid::Uuid;
 
 use super::{Done, Targets};
+use crate::crd::Retention;
 use crate::names::{self, reason};
-use crate::observe::{api_resource, is_owned, stamp};
+use crate::observe::{api_resource, is_made, is_owned, stamp};
 use crate::plan::{Note, Plan};
 use crate::render::{self, Object};
 use crate::world::{Cluster, ObjectRef, Stamp, World};
@@ -159,7 +162,7 @@ async fn fill_secret(
     let known = |key: &&str| Some(((*key).to_owned(), before?.get(*key)?.clone()));
     let Some(found) = api.get_opt(name).await.map_err(error)? else {
         let secret = Secret {
-            metadata: render::metadata(cluster, name.to_owned()),
+            metadata: metadata(cluster, name),
             type_: Some("Opaque".to_owned()),
             data: Some(
                 keys.iter()
@@ -173,7 +176,7 @@ async fn fill_secret(
             .map_err(error)?;
         return Ok(before.is_some());
     };
-    if !is_owned(&found.metadata, cluster.uid) {
+    if !is_made(&found.metadata, cluster.uid) {
         // Made by somebody in this very moment: looked at again in the next pass.
         return Ok(false);
     }
@@ -196,6 +199,17 @@ async fn fill_secret(
         .await
         .map_err(error)?;
     Ok(false)
+}
+
+/// Clients' keys stay as long as the data that they are for: a cluster that is made again over its volumes has the keys
+/// that its clients know.
+fn metadata(cluster: &Cluster, name: &str) -> ObjectMeta {
+    let kept = cluster.spec.storage.retention.when_deleted == Retention::Retain;
+    if kept && name == cluster.auth_secret() {
+        render::kept_metadata(cluster, name.to_owned())
+    } else {
+        render::metadata(cluster, name.to_owned())
+    }
 }
 
 /// 244 random bits from the operating system, as 64 hexadecimal digits.

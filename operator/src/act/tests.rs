@@ -1,6 +1,6 @@
 //! Plans carried out against an API server in memory and nodes on loopback, with one log of everything in its order.
 
-mod fakes;
+pub(crate) mod fakes;
 
 use serde_json::json;
 use uuid::Uuid;
@@ -10,9 +10,10 @@ use vectorizer_api::position::Position;
 
 use super::*;
 use crate::crd::{
-    LastPromotion, PromoteMode, PromotionReason, PromotionResult, TargetStatus, TargetStep,
+    LastPromotion, PromoteMode, PromotionReason, PromotionResult, Retention, TargetStatus,
+    TargetStep,
 };
-use crate::names::condition::PROMOTION_SUCCEEDED;
+use crate::names::{self, condition::PROMOTION_SUCCEEDED};
 use crate::plan::{Expect, Step};
 use crate::world::Kind;
 use fakes::{Bench, CLUSTER};
@@ -365,6 +366,57 @@ async fn credentials_are_generated_once_and_never_again() {
     assert_eq!(second["data"]["admin-key"], first["data"]["admin-key"]);
     assert_ne!(second["data"]["read-key"], first["data"]["read-key"]);
     assert!(second["data"]["read-key"].is_string());
+}
+
+/// A plan that makes both Secrets.
+fn with_secrets(bench: &Bench) -> Plan {
+    let mut plan = bench.plan(Vec::new());
+    plan.secrets = vec![
+        ("demo-auth".into(), names::AUTH_KEYS.to_vec()),
+        ("demo-internal".into(), names::INTERNAL_KEYS.to_vec()),
+    ];
+    plan
+}
+
+fn secret(bench: &Bench, name: &str) -> serde_json::Value {
+    let path = format!("/api/v1/namespaces/default/secrets/{name}");
+    bench.api.get(&path).unwrap()
+}
+
+#[tokio::test]
+async fn the_clients_keys_stay_when_the_volumes_do_and_go_when_they_go() {
+    for (when_deleted, stays) in [(Retention::Retain, true), (Retention::Delete, false)] {
+        let mut bench = Bench::start().await;
+        bench.world.cluster.spec.storage.retention.when_deleted = when_deleted;
+        bench.run(&with_secrets(&bench)).await;
+        let owned = |name| {
+            secret(&bench, name)["metadata"]
+                .get("ownerReferences")
+                .is_some()
+        };
+        assert_eq!(owned("demo-auth"), !stays, "{when_deleted:?}");
+        assert!(owned("demo-internal"), "nobody outside goes by it");
+        let labels = secret(&bench, "demo-auth")["metadata"]["labels"].clone();
+        assert_eq!(labels[names::MANAGED_BY], names::MANAGER, "it is watched");
+        // By this label, tools that deploy things find what they may remove.
+        assert_eq!(labels.get(names::APP_INSTANCE).is_none(), stays, "{labels}");
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_that_is_made_again_completes_the_keys_that_were_kept() {
+    let mut bench = Bench::start().await;
+    bench.run(&with_secrets(&bench)).await;
+    let before = secret(&bench, "demo-auth");
+    bench.world.cluster.uid = Uuid::from_u128(0xc2);
+    let path = "/api/v1/namespaces/default/secrets/demo-auth";
+    bench.api.change(path, |secret| {
+        secret["data"].as_object_mut().unwrap().remove("read-key");
+    });
+    bench.run(&with_secrets(&bench)).await;
+    let after = secret(&bench, "demo-auth");
+    assert_eq!(after["data"]["admin-key"], before["data"]["admin-key"]);
+    assert!(after["data"]["read-key"].is_string());
 }
 
 #[tokio::test]

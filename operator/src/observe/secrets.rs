@@ -15,7 +15,7 @@ use kube::api::ObjectMeta;
 use kube_runtime::reflector::ObjectRef as Key;
 use uuid::Uuid;
 
-use super::{ObserveError, Remembered, Sources, is_owned};
+use super::{ObserveError, Remembered, Sources, is_made};
 use crate::crd::VectorizerCluster;
 use crate::names;
 use crate::world::{Cluster, SecretSeen, Secrets};
@@ -67,7 +67,7 @@ impl Credentials {
         self.versions.clear();
         for secret in found.into_iter().flatten() {
             let name = secret.metadata.name.clone().unwrap_or_default();
-            if is_owned(&secret.metadata, cluster.uid) {
+            if is_made(&secret.metadata, cluster.uid) {
                 let data = secret.data.clone().unwrap_or_default();
                 self.made.insert(name.clone(), data);
                 let version = secret.metadata.resource_version.clone();
@@ -139,7 +139,7 @@ pub(super) fn secret_seen(
     if lacks.is_empty() {
         return SecretSeen::Complete;
     }
-    let made = is_owned(&secret.metadata, owner);
+    let made = is_made(&secret.metadata, owner);
     SecretSeen::Incomplete { made, lacks }
 }
 

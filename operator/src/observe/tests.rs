@@ -1,5 +1,7 @@
 //! What is made of what was read.
 
+mod read;
+
 use serde_json::{Value, json};
 
 use super::secrets::secret_seen;

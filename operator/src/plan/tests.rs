@@ -8,7 +8,7 @@
 mod accidents;
 mod concern;
 mod loss;
-mod model;
+pub(crate) mod model;
 mod promotion;
 mod reported;
 mod requests;

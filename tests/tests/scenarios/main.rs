@@ -3,6 +3,7 @@
 
 mod chart;
 mod create;
+mod kept;
 mod promotion;
 mod python_client;
 mod recovery;

@@ -1,11 +1,14 @@
 //! An API server in memory, and nodes that listen on loopback. Both write into one log.
 
+mod lists;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body as Content;
 use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response as Answer};
@@ -31,13 +34,15 @@ use crate::plan::{Peer, Plan, Step, plan};
 use crate::render::{Object, Wanted, objects};
 use crate::world::{Cluster, LeaseSeen, Secrets, World};
 
-pub(super) const CLUSTER: Uuid = Uuid::from_u128(0xc1);
+pub(crate) const CLUSTER: Uuid = Uuid::from_u128(0xc1);
+
+pub(crate) use lists::{answering, own_address};
 
 type Log = Arc<Mutex<Vec<String>>>;
 
 /// Objects by path.
-#[derive(Clone)]
-pub(super) struct ApiServer {
+#[derive(Clone, Default)]
+pub(crate) struct ApiServer {
     objects: Arc<Mutex<BTreeMap<String, Value>>>,
     forbidden: Arc<Mutex<BTreeSet<String>>>,
     conflicts: Arc<Mutex<u32>>,
@@ -58,7 +63,7 @@ impl ApiServer {
         }
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let this = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let this = this.clone();
@@ -67,11 +72,11 @@ impl ApiServer {
         Client::new(service, "default")
     }
 
-    pub(super) fn get(&self, path: &str) -> Option<Value> {
+    pub(crate) fn get(&self, path: &str) -> Option<Value> {
         self.objects.lock().unwrap().get(path).cloned()
     }
 
-    pub(super) fn under(&self, path: &str) -> Vec<Value> {
+    pub(crate) fn under(&self, path: &str) -> Vec<Value> {
         let objects = self.objects.lock().unwrap();
         objects
             .iter()
@@ -80,11 +85,11 @@ impl ApiServer {
             .collect()
     }
 
-    pub(super) fn remove(&self, path: &str) {
+    pub(crate) fn remove(&self, path: &str) {
         self.objects.lock().unwrap().remove(path);
     }
 
-    pub(super) fn put(&self, path: &str, mut object: Value) -> String {
+    pub(crate) fn put(&self, path: &str, mut object: Value) -> String {
         let mut version = self.version.lock().unwrap();
         *version += 1;
         object["metadata"]["resourceVersion"] = json!(version.to_string());
@@ -92,38 +97,42 @@ impl ApiServer {
         version.to_string()
     }
 
-    pub(super) fn change(&self, path: &str, change: impl FnOnce(&mut Value)) {
+    pub(crate) fn change(&self, path: &str, change: impl FnOnce(&mut Value)) {
         let mut object = self.get(path).unwrap();
         change(&mut object);
         self.put(path, object);
     }
 
-    pub(super) fn touch(&self, path: &str) {
+    pub(crate) fn touch(&self, path: &str) {
         self.change(path, |_| {});
     }
 
-    pub(super) fn version(&self, path: &str) -> String {
+    pub(crate) fn version(&self, path: &str) -> String {
         self.get(path).unwrap()["metadata"]["resourceVersion"]
             .as_str()
             .unwrap()
             .to_owned()
     }
 
-    pub(super) fn forbid(&self, path: &str) {
+    pub(crate) fn forbid(&self, path: &str) {
         self.forbidden.lock().unwrap().insert(path.to_owned());
     }
 
+    pub(crate) fn allow(&self, path: &str) {
+        self.forbidden.lock().unwrap().remove(path);
+    }
+
     /// Replacements of that object are never answered.
-    pub(super) fn never_answers(&self, path: &str) {
+    pub(crate) fn never_answers(&self, path: &str) {
         self.silent.lock().unwrap().insert(path.to_owned());
     }
 
     /// The next replacement meets somebody who was faster.
-    pub(super) fn conflict_once(&self) {
+    pub(crate) fn conflict_once(&self) {
         *self.conflicts.lock().unwrap() = 1;
     }
 
-    pub(super) fn put_lease(&self, grant: &Grant) -> String {
+    pub(crate) fn put_lease(&self, grant: &Grant) -> String {
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
             "metadata": { "name": "demo", "namespace": "default", "annotations": grant.annotations() },
@@ -135,7 +144,7 @@ impl ApiServer {
         )
     }
 
-    async fn answer(&self, request: Request<Body>) -> Response<Body> {
+    async fn answer(&self, request: Request<Body>) -> Response<Content> {
         let (head, body) = request.into_parts();
         let path = head.uri.path().to_owned();
         let bytes = body.collect().await.unwrap().to_bytes();
@@ -150,7 +159,10 @@ impl ApiServer {
         match head.method {
             Method::GET => match self.get(&path) {
                 Some(object) => success(&object),
-                None => failure(404, "NotFound", &path),
+                None => {
+                    let listed = self.collection(&head.uri);
+                    listed.unwrap_or_else(|| failure(404, "NotFound", &path))
+                }
             },
             Method::POST => self.create(&path, body),
             Method::PUT => self.replace(&path, body),
@@ -163,7 +175,7 @@ impl ApiServer {
         }
     }
 
-    fn create(&self, path: &str, body: Value) -> Response<Body> {
+    fn create(&self, path: &str, body: Value) -> Response<Content> {
         let path = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap());
         if self.get(&path).is_some() {
             return failure(409, "AlreadyExists", &path);
@@ -173,7 +185,7 @@ impl ApiServer {
         success(&self.get(&path).unwrap())
     }
 
-    fn replace(&self, path: &str, body: Value) -> Response<Body> {
+    fn replace(&self, path: &str, body: Value) -> Response<Content> {
         let of = path.trim_end_matches("/status");
         let Some(stored) = self.get(of) else {
             return failure(404, "NotFound", path);
@@ -192,7 +204,7 @@ impl ApiServer {
         success(&self.get(of).unwrap())
     }
 
-    fn patch(&self, path: &str, head: &http::request::Parts, body: Value) -> Response<Body> {
+    fn patch(&self, path: &str, head: &http::request::Parts, body: Value) -> Response<Content> {
         let apply = head.headers["content-type"]
             .to_str()
             .unwrap()
@@ -249,13 +261,13 @@ fn merge(into: &mut Value, patch: Value) {
     }
 }
 
-fn success(object: &Value) -> Response<Body> {
-    Response::new(Body::from(serde_json::to_vec(object).unwrap()))
+fn success(object: &Value) -> Response<Content> {
+    Response::new(Content::from(serde_json::to_vec(object).unwrap()))
 }
 
-fn failure(code: u16, reason: &str, message: &str) -> Response<Body> {
+fn failure(code: u16, reason: &str, message: &str) -> Response<Content> {
     let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message, "metadata": {} });
-    let body = Body::from(serde_json::to_vec(&status).unwrap());
+    let body = Content::from(serde_json::to_vec(&status).unwrap());
     Response::builder().status(code).body(body).unwrap()
 }
 
@@ -312,7 +324,7 @@ async fn command(
 }
 
 /// What a node says that has kept its promise and writes nothing.
-fn state(pod: &str, position: Position) -> State {
+pub(crate) fn state(pod: &str, position: Position) -> State {
     State {
         node: pod.to_owned(),
         node_id: Uuid::from_u128(1),
@@ -339,18 +351,18 @@ fn state(pod: &str, position: Position) -> State {
 }
 
 /// Everything that a plan needs to be carried out.
-pub(super) struct Bench {
-    pub(super) api: ApiServer,
-    pub(super) world: World,
-    pub(super) credentials: Credentials,
+pub(crate) struct Bench {
+    pub(crate) api: ApiServer,
+    pub(crate) world: World,
+    pub(crate) credentials: Credentials,
     /// How long the API server may take to answer.
-    pub(super) within: Duration,
+    pub(crate) within: Duration,
     nodes: Nodes,
     base: String,
 }
 
 impl Bench {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let log = Log::default();
         let api = ApiServer::new(log.clone());
         let nodes = Nodes {
@@ -403,7 +415,7 @@ impl Bench {
         }
     }
 
-    pub(super) fn peer(&self, pod: &str) -> Peer {
+    pub(crate) fn peer(&self, pod: &str) -> Peer {
         Peer {
             pod: pod.to_owned(),
             url: format!("{}/{pod}", self.base),
@@ -411,7 +423,7 @@ impl Bench {
         }
     }
 
-    pub(super) fn refuse(&self, pod: &str, command: &str) {
+    pub(crate) fn refuse(&self, pod: &str, command: &str) {
         self.nodes
             .refusals
             .lock()
@@ -420,12 +432,12 @@ impl Bench {
     }
 
     /// The node answers each command as a master that goes on writing.
-    pub(super) fn keeps_writing(&self, pod: &str) {
+    pub(crate) fn keeps_writing(&self, pod: &str) {
         let mut still = self.nodes.still_writing.lock().unwrap();
         still.insert(pod.to_owned());
     }
 
-    pub(super) fn node_at(&self, pod: &str, position: Position) {
+    pub(crate) fn node_at(&self, pod: &str, position: Position) {
         self.nodes
             .positions
             .lock()
@@ -434,7 +446,7 @@ impl Bench {
     }
 
     /// A plan of nothing but these steps.
-    pub(super) fn plan(&self, steps: Vec<Step>) -> Plan {
+    pub(crate) fn plan(&self, steps: Vec<Step>) -> Plan {
         let mut plan = plan(&self.world);
         plan.secrets.clear();
         plan.objects.clear();
@@ -442,7 +454,7 @@ impl Bench {
         plan
     }
 
-    pub(super) fn objects(&self) -> Vec<Object> {
+    pub(crate) fn objects(&self) -> Vec<Object> {
         let size = self.world.cluster.spec.storage.size.clone();
         objects(&Wanted {
             cluster: &self.world.cluster,
@@ -452,11 +464,11 @@ impl Bench {
         })
     }
 
-    pub(super) async fn act(&self, steps: Vec<Step>) -> Done {
+    pub(crate) async fn act(&self, steps: Vec<Step>) -> Done {
         self.run(&self.plan(steps)).await
     }
 
-    pub(super) async fn run(&self, plan: &Plan) -> Done {
+    pub(crate) async fn run(&self, plan: &Plan) -> Done {
         let client = bounded(self.api.client(), self.within);
         let nodes =
             vectorizer_api::client::Client::new("http://node", Timeouts::default()).unwrap();
@@ -476,7 +488,7 @@ impl Bench {
     }
 
     /// What was written and commanded so far.
-    pub(super) fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         self.nodes.log.lock().unwrap().clone()
     }
 }
