@@ -47,6 +47,7 @@ pub(crate) struct ApiServer {
     forbidden: Arc<Mutex<BTreeSet<String>>>,
     conflicts: Arc<Mutex<u32>>,
     silent: Arc<Mutex<BTreeSet<String>>>,
+    watches: Arc<Mutex<Vec<String>>>,
     version: Arc<Mutex<u64>>,
     log: Log,
 }
@@ -58,6 +59,7 @@ impl ApiServer {
             forbidden: Arc::default(),
             conflicts: Arc::default(),
             silent: Arc::default(),
+            watches: Arc::default(),
             version: Arc::default(),
             log,
         }

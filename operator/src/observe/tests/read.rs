@@ -279,6 +279,27 @@ async fn an_api_server_that_refuses_is_an_error_that_says_what_was_read() {
     assert!(why.starts_with("reading Secret demo-auth: "), "{why}");
 }
 
+#[tokio::test]
+async fn every_watch_ends_before_a_silent_connection_counts_as_dead() {
+    let api = ApiServer::default();
+    let (_caches, triggers) = Caches::start(&api.client(), None);
+    let driving = tokio::spawn(futures::StreamExt::for_each(triggers, async |_| {}));
+    let begun = tokio::time::timeout(Duration::from_secs(30), async {
+        while api.watches().len() < 13 {
+            tokio::task::yield_now().await;
+        }
+    });
+    begun.await.expect("all watches begin");
+    driving.abort();
+    for query in api.watches() {
+        let lasts = query
+            .split('&')
+            .find_map(|part| part.strip_prefix("timeoutSeconds="));
+        let lasts: u64 = lasts.and_then(|secs| secs.parse().ok()).expect("it ends");
+        assert!(lasts < crate::api::SILENT.as_secs(), "{query}");
+    }
+}
+
 #[test]
 fn pods_of_the_stage_are_such_as_the_api_server_has() {
     let stage = Stage::new();

@@ -7,6 +7,11 @@ use vectorizer_api::replication::{Replica, Replicas};
 use super::*;
 
 impl ApiServer {
+    /// The questions of the watches that were begun.
+    pub(crate) fn watches(&self) -> Vec<String> {
+        self.watches.lock().unwrap().clone()
+    }
+
     /// The answer to a question about a collection; `None` when the path is that of an object.
     pub(super) fn collection(&self, uri: &http::Uri) -> Option<Response<Content>> {
         let (all, namespace) = split(uri.path());
@@ -17,6 +22,7 @@ impl ApiServer {
         }
         let query = uri.query().unwrap_or_default();
         if query.split('&').any(|part| part == "watch=true") {
+            self.watches.lock().unwrap().push(query.to_owned());
             // Nothing happens for as long as the test runs.
             let nothing = futures::stream::pending::<Result<axum::body::Bytes, Infallible>>();
             return Some(Response::new(Content::from_stream(nothing)));
@@ -88,7 +94,7 @@ pub(crate) async fn answering(state: State, replicas: Vec<Replica>, token: &'sta
         .route("/control/state", get(of_itself))
         .route("/replication/replicas", get(of_others));
     let ip = own_address();
-    let address = format!("{ip}:{}", crate::names::REST_PORT);
+    let address = format!("{ip}:{}", crate::names::OPS_PORT);
     let listener = tokio::net::TcpListener::bind(&address).await;
     let listener = listener.unwrap_or_else(|why| panic!("{address}: {why}"));
     tokio::spawn(async move { axum::serve(listener, router).await });
