@@ -66,6 +66,41 @@ fn every_link_between_documents_leads_somewhere() {
     );
 }
 
+/// `a/{b,c}.rs` as `a/b.rs` and `a/c.rs`.
+fn braces(path: &str) -> Vec<String> {
+    let Some((before, (inside, after))) = path
+        .split_once('{')
+        .and_then(|(before, rest)| Some((before, rest.split_once('}')?)))
+    else {
+        return vec![path.to_owned()];
+    };
+    let each = inside.split(',');
+    each.map(|part| format!("{before}{part}{after}")).collect()
+}
+
+#[test]
+fn every_file_that_the_architecture_names_exists() {
+    let mut named = 0;
+    let mut missing = Vec::new();
+    for document in ["docs/architecture.md", "CONTRIBUTING.md"] {
+        let text = file(document);
+        for word in text.split('`').skip(1).step_by(2) {
+            let places = ["node/", "operator/", "tests/", "docs/", "clients/"];
+            if !places.iter().any(|place| word.starts_with(place)) || word.contains(' ') {
+                continue;
+            }
+            for path in braces(word) {
+                named += 1;
+                if !root().join(&path).exists() {
+                    missing.push(format!("{document}: {path}"));
+                }
+            }
+        }
+    }
+    assert!(named > 30, "{named} files are named");
+    assert!(missing.is_empty(), "no such files:\n{}", missing.join("\n"));
+}
+
 #[test]
 fn every_test_named_in_the_table_of_the_specification_exists() {
     let named = named_tests();
