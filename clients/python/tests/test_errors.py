@@ -9,7 +9,16 @@ import pytest
 
 from network import Proxy, http, listening
 from nodes import Node, running
-from vectorizer_sdk import AuthenticationError, ConflictError, InvalidRequestError, VectorizerClient, VectorizerError
+from vectorizer_sdk import (
+    ApiError,
+    AuthenticationError,
+    ConflictError,
+    InvalidRequestError,
+    OutcomeUnknownError,
+    VectorizerClient,
+    VectorizerError,
+    errors,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -37,6 +46,25 @@ async def test_an_error_has_status_code_message_and_place_of_the_node(pair: tupl
         assert (refused_too.value.status, refused_too.value.code) == (409, "collection_exists")
         with pytest.raises(InvalidRequestError, match="acks"):
             await client.insert_text("texts", "a", acks=-1)
+
+
+async def test_every_code_of_a_node_has_its_class(pair: tuple[Node, Node]) -> None:
+    async with VectorizerClient(pair[0].url) as client:
+        codes = (await client.openapi())["components"]["schemas"]["ErrorCode"]["oneOf"]
+    assert len(codes) > 15
+    assert {code["const"] for code in codes} <= set(errors._CLASSES)
+    assert set(errors.RETRYABLE) < set(errors._CLASSES)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(507, OutcomeUnknownError), (422, ApiError)])
+async def test_a_code_of_a_later_node_keeps_its_words_and_promises_nothing(status: int, kind: type[Exception]) -> None:
+    body = f'{{"error_type": "melted", "message": "too warm", "status_code": {status}}}'
+    node = Proxy(http(f"{status} Melted", body, "application/json"))
+    async with listening(node, node.answer), VectorizerClient(node.url) as client:
+        with pytest.raises(VectorizerError) as refused:
+            await client.insert_text("texts", "once")
+    assert (type(refused.value), refused.value.code, str(refused.value)) == (kind, "melted", "too warm")
+    assert node.requests == 1
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ async def test_writes_go_on_after_the_master_is_killed_and_another_takes_over(th
         await client.insert_vectors("c", [{"id": "before", "embedding": [1, 2]}], acks=2)
         three[0].kill()
         with pytest.raises((UnavailableError, UnreachableError)) as failed:
-            await client.insert_text("c", "to nobody", timeout=1.0)
+            await client.insert_text("c", "to nobody", timeout=5.0)
         assert len(failed.value.__notes__) == 3
         late = asyncio.create_task(client.insert_vectors("c", [{"id": "during", "embedding": [3, 4]}]))
         await asyncio.to_thread(take_over, three[2], three[1])

@@ -56,7 +56,7 @@ async def test_a_position_is_carried_to_another_client(pair: tuple[Node, Node]) 
             assert (await reader.get_vector("texts", "carried"))["metadata"]["number"] == number
         reader.position = "1.999999"
         with pytest.raises(UnavailableError) as behind:
-            await reader.list_collections(timeout=8.0)
+            await reader.list_collections(timeout=12.0)
         assert behind.value.details["wanted"] == "1.999999"
         with pytest.raises(ValueError, match="no position"):
             reader.position = "yesterday\r\n"

@@ -25,7 +25,6 @@ from .transport import ACKS_HEADER, POSITION_HEADER, ROLE_HEADER, Answer, NotAns
 
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
-_SERVER_ERROR: Final = 500
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ class Caller:
         why = errors.from_node(answer.json(), status, url)
         if why is None:
             text = f"{url} answered {status}, but not as a node does"
-            if status >= _SERVER_ERROR:
+            if status >= errors.SERVER_ERROR:
                 return self._unknown(call, text, url, status)
             raise ApiError(text, status=status, url=url)
         if isinstance(why, OutcomeUnknownError):

@@ -93,6 +93,9 @@ class OutcomeUnknownError(VectorizerError):
     """A write was sent and not confirmed: it may have happened, or may not. Read it back before sending it again."""
 
 
+SERVER_ERROR: Final = 500
+"""The lowest status of those that say that the request was not at fault."""
+
 _CLASSES: Final[Mapping[str, type[VectorizerError]]] = {
     "invalid_request": InvalidRequestError,
     "unauthenticated": AuthenticationError,
@@ -112,21 +115,26 @@ _CLASSES: Final[Mapping[str, type[VectorizerError]]] = {
     "fenced": UnavailableError,
     "not_enough_replicas": UnavailableError,
     "disk_full": UnavailableError,
+    "memory_full": UnavailableError,
     "unavailable": UnavailableError,
     "outcome_unknown": OutcomeUnknownError,
     "internal": OutcomeUnknownError,
 }
 
-RETRYABLE: Final = frozenset({"not_master", "too_many_requests", "fenced", "not_enough_replicas", "unavailable"})
-"""Nothing happened, and soon or on another node it may. Room on a full disk does not come back so soon."""
+RETRYABLE: Final = frozenset(
+    {"request_timeout", "not_master", "too_many_requests", "fenced", "not_enough_replicas", "unavailable"}
+)
+"""Nothing happened, and soon or on another node it may. Room on a disk or in memory does not come back so soon."""
 
 
 def from_node(body: object, status: int, url: str) -> VectorizerError | None:
     """Read the body of a refusal. `None` when it is not one of this API: then nothing is known about what happened."""
     match body:
-        case {"error_type": str(code), "message": str(message), **rest} if code in _CLASSES:
+        case {"error_type": str(code), "message": str(message), **rest}:
             details = rest.get("details")
             details = details if isinstance(details, dict) else {}
-            return _CLASSES[code](message, status=status, code=code, details=details, url=url)
+            # What a later node calls a failure of its own promises nothing here.
+            other = OutcomeUnknownError if status >= SERVER_ERROR else ApiError
+            return _CLASSES.get(code, other)(message, status=status, code=code, details=details, url=url)
         case _:
             return None

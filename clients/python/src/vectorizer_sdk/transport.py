@@ -20,7 +20,7 @@ ROLE_HEADER: Final = "x-vectorizer-role"
 ACKS_HEADER: Final = "x-vectorizer-acks"
 
 _CONNECT_SECONDS: Final = 3.0
-# Behind the 120 s after which a node closes an idle connection, so that none is closed as its next request leaves.
+# Well before a node closes an idle connection, after 120 s: none is closed just as its next request leaves.
 _IDLE_SECONDS: Final = 30.0
 
 
