@@ -10,7 +10,7 @@
 //! | requests at once | `server.max_concurrent_requests` reads, as many writes | 429 |
 //! | reads that wait for a position | as many as may be worked on, in nobody's place | 429 |
 //! | work that keeps a core busy | as many pieces at once as there are cores, for reads and for writes, in turns (`compute.rs`) | waits its turn, until the request's time is up |
-//! | time without progress | see `body.rs` (a body) and `progress.rs` (an answer) | cut |
+//! | time without progress | see `body.rs` (a body) and `places.rs` (an answer) | cut |
 //!
 //! Reads and writes share nothing, so that no reading delays a write. The first [`FREE`] bytes of each request count for
 //! nothing: small ones are not refused because of large ones. Memory is held until the answer is sent. Probes and

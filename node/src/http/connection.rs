@@ -2,7 +2,8 @@
 //!
 //! A connection either has a request that the node works on, or it waits for its client: for the next request, for more
 //! of a body, or until an answer is taken. Since when it waits is noted with every byte that moves; whoever waits longest
-//! goes when places run short (`places`).
+//! goes when places run short (`places`). Of an answer a client has to take some bytes a second: otherwise it would do to
+//! take one from time to time.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -15,6 +16,9 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+
+/// Bytes a second that a client has to take of its answer. Who takes less makes others wait for what the answer holds.
+const RATE: u64 = 32 << 10;
 
 /// Instead of a moment: the node works.
 const WORKS: u64 = u64::MAX;
@@ -57,8 +61,16 @@ impl Connection {
     }
 
     fn moved(&self) {
-        if self.waits_since.load(Relaxed) != WORKS {
+        self.took(u64::MAX);
+    }
+
+    /// So many bytes have moved: what they may have taken it has not waited.
+    fn took(&self, bytes: u64) {
+        let since = self.waits_since.load(Relaxed);
+        if since != WORKS {
             self.waits();
+            let earned = since.saturating_add(bytes.saturating_mul(1000) / RATE);
+            self.waits_since.fetch_min(earned, Relaxed);
         }
     }
 
@@ -70,7 +82,7 @@ impl Connection {
         }
     }
 
-    /// Whether its client has asked nothing at all for so long, or has taken nothing of its answer.
+    /// Whether its client has asked nothing at all for so long, or has taken nothing of its answer, or so little as if.
     pub(super) fn is_silent_for(&self, patience: Duration) -> bool {
         if !self.asked.load(Relaxed) {
             return self.accepted.elapsed() >= patience;
@@ -113,8 +125,8 @@ impl Wire {
 
     fn written(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.of.blocked.store(outcome.is_pending(), Relaxed);
-        if outcome.is_ready() {
-            self.of.moved();
+        if let Poll::Ready(Ok(bytes)) = &outcome {
+            self.of.took(*bytes as u64);
         }
         outcome
     }
@@ -164,5 +176,31 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_takes_a_few_bytes_at_a_time_has_waited_but_for_what_they_may_take() {
+        let ago = Duration::from_secs(100);
+        let connection = Connection {
+            accepted: Instant::now().checked_sub(ago).unwrap(),
+            waits_since: AtomicU64::new(0),
+            asked: AtomicBool::new(true),
+            blocked: AtomicBool::new(true),
+            for_master: AtomicBool::new(false),
+            leave: Notify::new(),
+        };
+        let seconds = Duration::from_secs;
+        connection.took(1);
+        assert!(connection.is_silent_for(seconds(99)));
+        connection.took(20 * RATE);
+        assert!(connection.is_silent_for(seconds(79)));
+        assert!(!connection.is_silent_for(seconds(90)));
+        connection.took(500 * RATE);
+        assert!(!connection.is_silent_for(seconds(60)));
     }
 }
