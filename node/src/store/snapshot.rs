@@ -19,7 +19,8 @@
 //! between two batches after it ended ([`SnapshotTrailer::exact_from`]). Loading the chunks and replaying the log from
 //! A + 1 gives, at B and after, what the log gives:
 //!
-//! - A vector that no operation in A+1..=B touches stays in its slot, and slots never move, so the scan meets it.
+//! - A vector that no operation in A+1..=B touches stays in its slot or moves to a lower one, and the scan goes from the
+//!   highest slot to the lowest, so that it meets it; perhaps twice, as it is.
 //! - For any other vector, consider the last operation on it up to B. Is it a put of version v, then what was loaded is
 //!   at most v, and replay either writes v or finds it there. Is it a delete at d, then what was loaded is older than d
 //!   and replay removes it. Operations before the last one cannot do harm in between: a put or delete that is not newer
@@ -176,7 +177,7 @@ pub struct SnapshotScan {
     collections: Vec<Arc<Collection>>,
     /// Collections whose entries have been written.
     entered: usize,
-    /// Collection and slot of the next vector.
+    /// Collection of the next vector, and the slot above its own.
     next: (usize, usize),
     sum: Sum,
     chunk_bytes: usize,
@@ -202,7 +203,7 @@ impl SnapshotScan {
             },
             collections,
             entered: 0,
-            next: (0, 0),
+            next: (0, usize::MAX),
             sum: Sum::default(),
             chunk_bytes: CHUNK_BYTES,
             end: None,
@@ -234,10 +235,12 @@ impl SnapshotScan {
         while let Some(collection) = self.collections.get(self.next.0) {
             let content = collection.read();
             // A few under one lock, so that writes go on: whoever waits for it waits for a thread that has stepped back.
-            let end = (self.next.1 + STRETCH).min(content.slots.len());
-            while self.next.1 < end {
-                if let Some(slot) = content.slots.slot(self.next.1) {
-                    let vector = content.slots.vector(self.next.1);
+            self.next.1 = self.next.1.min(content.slots.len());
+            let end = self.next.1.saturating_sub(STRETCH);
+            while self.next.1 > end {
+                let at = self.next.1 - 1;
+                if let Some(slot) = content.slots.slot(at) {
+                    let vector = content.slots.vector(at);
                     let need = vector.len() * 4 + slot.payload.len() + slot.id.len() + 64;
                     if out.len() > CHUNK_HEAD && out.len() + need > self.chunk_bytes {
                         return;
@@ -250,11 +253,11 @@ impl SnapshotScan {
                         put_blob(out, &slot.payload);
                     });
                 }
-                self.next.1 += 1;
+                self.next.1 = at;
             }
-            if end == content.slots.len() {
+            if end == 0 {
                 drop(content);
-                self.next = (self.next.0 + 1, 0);
+                self.next = (self.next.0 + 1, usize::MAX);
             }
         }
     }

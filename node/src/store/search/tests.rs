@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::store::embed::{Embedder, HashEmbedder};
 use crate::store::test_log::Log;
 use crate::store::{AtLook, CollectionConfig, Metric, Never, Record, Store};
 
@@ -256,4 +257,88 @@ fn a_search_that_nobody_waits_for_touches_no_further_block() {
     let all = c.rank(&wanted(None), &Never, count_blocks, score, |_| Ok(None));
     assert_eq!((all.unwrap().len(), blocks.take()), (count, 5));
     assert!(c.list(10, 0, &AtLook::new(4)).is_err());
+}
+
+/// At each look, which is where others may change the collection, a stretch of it is deleted.
+struct Deleting<'a> {
+    collection: &'a Collection,
+    next: std::cell::Cell<usize>,
+}
+
+impl Cancel for Deleting<'_> {
+    fn check(&self) -> Result<(), Cancelled> {
+        let from = self.next.get();
+        self.next.set(from + 2_000);
+        for n in (from..from + 2_000).filter(|n| n % 100 != 7) {
+            self.collection.delete(u64::MAX, 0, &format!("v{n}"));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_stays_is_found_once_while_deletes_move_it() {
+    let count = 6 * 4_096;
+    let kept: Vec<String> = (0..count)
+        .filter(|n| n % 100 == 7)
+        .map(|n| format!("v{n}"))
+        .collect();
+    for look in ["search", "filtered", "terms", "listing"] {
+        let mut log = Log::new();
+        let incarnation = log.create("c", 1);
+        for from in (0..count).step_by(1_024) {
+            let vectors = (from..from + 1_024).map(|n| Record::Put {
+                incarnation,
+                id: format!("v{n}"),
+                vector: vec![if n % 100 == 7 { 1.0 } else { -1.0 }],
+                payload: json!({ "keep": n % 100 == 7, "content": "word" })
+                    .to_string()
+                    .into(),
+            });
+            log.write(1, vectors.collect());
+        }
+        let store = log.store();
+        let c = store.collection("c").unwrap();
+        let deleting = Deleting {
+            collection: &c,
+            next: 0.into(),
+        };
+        let mut wanted = request(&[1.0], count);
+        wanted.score_threshold = Some(0.0);
+        let mut found: Vec<String> = match look {
+            "search" => c.search(&wanted, &deleting).unwrap(),
+            "filtered" => {
+                wanted.filter = Some(Filter::parse(r#"{"keep": true}"#, "filter").unwrap());
+                c.search(&wanted, &deleting).unwrap()
+            }
+            "terms" => {
+                let hybrid = crate::store::HybridRequest {
+                    vector: vec![1.0],
+                    terms: HashEmbedder.terms("word", &Never).unwrap(),
+                    fusion: crate::store::Fusion::Rrf,
+                    alpha: 0.5,
+                    dense_k: 0,
+                    sparse_k: count,
+                    final_k: count,
+                    filter: Some(Filter::parse(r#"{"keep": true}"#, "filter").unwrap()),
+                    with_vectors: false,
+                };
+                c.search_hybrid(&hybrid, &deleting).unwrap()
+            }
+            _ => Vec::new(),
+        }
+        .into_iter()
+        .map(|hit| hit.id)
+        .collect();
+        if look == "listing" {
+            let ids = c.ids(count, 0, &deleting).unwrap();
+            let all = ids.iter().map(|id| id.to_string());
+            found = all.filter(|id| kept.contains(id)).collect();
+        }
+        found.sort_unstable();
+        let mut kept = kept.clone();
+        kept.sort_unstable();
+        assert_eq!(found, kept, "{look}");
+        assert!(c.read().slots.len() < count - 1_000, "nothing was moved");
+    }
 }

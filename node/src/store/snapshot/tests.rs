@@ -304,3 +304,42 @@ fn chunks_stay_near_their_size_while_vectors_are_large() {
     assert_eq!(chunks.len(), 4);
     assert!(chunks.iter().all(|c| c.len() <= CHUNK_BYTES));
 }
+
+#[test]
+fn a_scan_beside_deletes_that_move_what_is_left_misses_nothing() {
+    let mut log = Log::new();
+    let incarnation = log.create("c", 3);
+    for from in (0..20_000).step_by(500) {
+        let puts = (from..from + 500).map(|n| put(incarnation, &format!("v{n}"), n as f32));
+        log.write(1, puts.collect());
+    }
+    let store = Arc::new(log.store());
+    let mut scan = store.scan();
+    scan.chunk_bytes = 16 << 10;
+    let mut loader = SnapshotLoader::new(scan.header().clone());
+    let start = log.batches.len();
+    let mut from = 0;
+    for chunk in scan.by_ref() {
+        loader.load(&chunk).unwrap();
+        // Nine of ten go while it is read.
+        let doomed = (from..(from + 400).min(20_000)).filter(|n| n % 10 != 3);
+        let deletes: Vec<_> = doomed
+            .map(|n| Record::Delete {
+                incarnation,
+                id: format!("v{n}"),
+            })
+            .collect();
+        from += 400;
+        if !deletes.is_empty() {
+            store.apply_batch(&log.write(1, deletes)).unwrap();
+        }
+    }
+    let trailer = scan.trailer().unwrap();
+    assert_eq!(store.collection("c").unwrap().count(), 2_000);
+    let loaded = loader.finish(&trailer).unwrap();
+    for batch in &log.batches[start..] {
+        loaded.apply_batch(batch).unwrap();
+    }
+    assert_eq!(loaded.digest(), store.digest());
+    assert_eq!(loaded.recompute_digest(), store.digest().1);
+}
