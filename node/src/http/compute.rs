@@ -158,7 +158,7 @@ mod tests {
 
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_secs(30);
 
     /// Looks until it is told to stop, and says whether it was.
     fn until_cancelled(
@@ -167,12 +167,15 @@ mod tests {
     ) -> impl FnOnce(&dyn Cancel) -> Result<(), Cancelled> + Send {
         move |cancel| {
             let _ = begun.send(());
-            loop {
+            // An end of its own, so that a test that fails ends as well.
+            let until = Instant::now() + 2 * LONG;
+            while Instant::now() < until {
                 if let Err(cancelled) = cancel.check() {
                     let _ = ended.send(cancelled);
                     return Err(cancelled);
                 }
             }
+            Ok(())
         }
     }
 

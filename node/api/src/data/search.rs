@@ -27,7 +27,7 @@ pub struct Search<F = Value> {
     /// Most results, 1 to 1,000; 10 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
-    /// Only vectors whose payload matches: see the documentation of filters.
+    /// Only vectors whose payload matches: see docs/search.md.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<F>,
     /// Only results of at least this score.
