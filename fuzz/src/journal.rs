@@ -257,7 +257,7 @@ fn log_of(count: u64, log_size: u64) -> (Files, Vec<Batch>) {
             journal.sync().unwrap();
         }
         journal.publish();
-        journal.enforce_retention(batch.last_offset()).unwrap();
+        journal.enforce_retention(batch.last_offset(), 0).unwrap();
         batches.push(batch);
     }
     let first = journal.reader().first_offset();

@@ -133,7 +133,8 @@ pub struct Replication {
     pub replica_timeout: Duration,
     /// Operations kept in the log.
     pub log_size: u64,
-    /// Bytes that the log may take on the disk, even if those are fewer operations; `None` for as many as it takes.
+    /// Bytes that the log may take on the disk, even if those are fewer operations; `None` for a third
+    /// of the file system.
     pub log_max_bytes: Option<u64>,
     /// Time between a replica's attempts to connect.
     pub reconnect_interval: Duration,
@@ -165,6 +166,8 @@ pub struct Storage {
     pub durability: Durability,
     /// Size of a journal file, in bytes.
     pub segment_bytes: u64,
+    /// Memory that the process may use, in bytes; `None` for what its cgroup allows alone.
+    pub memory_max_bytes: Option<u64>,
 }
 
 /// Section `kubernetes`.

@@ -6,6 +6,7 @@
 //! | `role` | identity, promises, epochs, and which generation is current: see `role.rs` |
 //! | `gen-<n>/journal/` | the log: see `journal/segment.rs` |
 //! | `gen-<n>/checkpoint-<offset>` | a snapshot that starts there: see `data_dir/checkpoint.rs` |
+//! | `reserve` | room that is given up when nothing else is left: see `data_dir/space.rs` |
 //! | `rollback/<epoch>-<from>-<to>` | operations that were undone: their batches, one after the other |
 //!
 //! A generation is a checkpoint and a log that fit together. A full sync fills a new one beside the current one; the
@@ -22,15 +23,17 @@ mod checkpointer;
 mod examine;
 mod incoming;
 mod recover;
+mod space;
 mod undo;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
-use rustix::fs::{FlockOperation, flock, statvfs};
+use rustix::fs::{FlockOperation, flock};
 use vectorizer_replication::position::{History, LogEnd};
 
 use crate::journal::{Journal, JournalError, JournalOptions, LogReader, ReadError};
@@ -43,6 +46,7 @@ pub use examine::{
     Checkpoint, Content, Examination, ExamineError, Finding, Generation, Log, examine,
 };
 pub use incoming::Incoming;
+pub use space::{FreeSpace, LEAST_FREE, Reserve, checkpoint_estimate, free_space};
 pub use undo::UndoOutcome;
 
 /// Why a data directory cannot be used, or an operation on it failed.
@@ -142,6 +146,10 @@ struct Inner {
     _lock: File,
     /// Held where checkpoints change: a checkpoint that began before an undo must not get its name after it.
     checkpoints: Mutex<Checkpoints>,
+    /// Bytes of the current generation's checkpoints.
+    checkpoint_bytes: AtomicU64,
+    /// Bytes of the checkpoint that is being written.
+    part_bytes: AtomicU64,
 }
 
 /// What is known of the current generation's checkpoints.
@@ -172,12 +180,14 @@ impl DataDir {
     pub fn open(path: &Path, options: JournalOptions) -> Result<(DataDir, Opened), DataDirError> {
         fs::create_dir_all(path).map_err(|error| io_error("creating", path, error))?;
         let lock = lock(path)?;
-        let (opened, checkpoints) = recover::recover(path, &options)?;
+        let (opened, checkpoints) = recover::recover(path, &limited(&options, path))?;
         let inner = Inner {
             path: path.to_owned(),
             options,
             _lock: lock,
             checkpoints: Mutex::new(checkpoints),
+            checkpoint_bytes: AtomicU64::new(0),
+            part_bytes: AtomicU64::new(0),
         };
         let inner = Arc::new(inner);
         Ok((DataDir { inner }, opened))
@@ -192,6 +202,21 @@ impl DataDir {
     pub fn free_space(&self) -> Result<FreeSpace, DataDirError> {
         free_space(&self.inner.path)
             .map_err(|error| io_error("asking for free space", &self.inner.path, error))
+    }
+
+    /// Bytes that the log may take: as configured, or by what the file system holds now.
+    pub fn log_max_bytes(&self, space: Option<FreeSpace>) -> Option<u64> {
+        let by_space = || space.and_then(|space| space.log_bytes());
+        self.inner.options.max_bytes.or_else(by_space)
+    }
+
+    /// What there is of the reserve.
+    pub fn reserve(&self) -> Reserve {
+        Reserve::find(&self.inner.path)
+    }
+
+    fn journal_options(&self) -> JournalOptions {
+        limited(&self.inner.options, &self.inner.path)
     }
 
     /// Begins to receive a full sync into a generation of its own; what is there is left as it is.
@@ -247,32 +272,13 @@ impl DataDir {
     }
 }
 
-/// What is free on a file system for this process, and how large it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FreeSpace {
-    /// Free bytes.
-    pub bytes: u64,
-    /// All bytes; 0 where the file system has no size.
-    pub of: u64,
-}
-
-impl FreeSpace {
-    /// The fraction, 0..=1, that is free once `bytes` more are written.
-    pub fn fraction_after(&self, bytes: u64) -> f64 {
-        if self.of == 0 {
-            return 1.0;
-        }
-        self.bytes.saturating_sub(bytes) as f64 / self.of as f64
+/// The options with the log's limit by the file system where none is configured.
+fn limited(options: &JournalOptions, path: &Path) -> JournalOptions {
+    let by_space = || free_space(path).ok()?.log_bytes();
+    JournalOptions {
+        max_bytes: options.max_bytes.or_else(by_space),
+        ..options.clone()
     }
-}
-
-/// What is free on the file system that holds `path`.
-pub fn free_space(path: &Path) -> io::Result<FreeSpace> {
-    let stat = statvfs(path)?;
-    Ok(FreeSpace {
-        bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
-        of: stat.f_blocks.saturating_mul(stat.f_frsize),
-    })
 }
 
 fn generation_dir(path: &Path, generation: u64) -> PathBuf {
@@ -311,10 +317,11 @@ fn lock(path: &Path) -> Result<File, DataDirError> {
         Err(rustix::io::Errno::WOULDBLOCK) => return Err(in_use(path, file)),
         Err(error) => return Err(failed(error.into())),
     }
-    file.set_len(0)
+    // For whoever finds it locked: on a disk without any room, that one has to do without.
+    let _ = file
+        .set_len(0)
         .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(failed)?;
+        .and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
 }
 

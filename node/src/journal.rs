@@ -41,7 +41,7 @@ use file::{Created, create_segment, end_at, sync_dir, write_all_at};
 use reader::{Published, Shared};
 use recover::{Recovered, end_of, recover};
 use segment::{HEADER_LEN, Header, MARK_LEN, Segment, encode_mark, file_name};
-use spares::Spares;
+use spares::{Spare, Spares};
 
 /// How the log is kept.
 #[derive(Clone, Debug)]
@@ -50,7 +50,8 @@ pub struct JournalOptions {
     pub segment_bytes: u64,
     /// Operations that are kept for replicas to catch up from.
     pub log_size: u64,
-    /// Bytes that the files may hold, even if those are fewer operations; `None` for as many as it takes.
+    /// Bytes that the files may hold, even if those are fewer operations; `None` for as many as it takes. Can change
+    /// while the log is open: [`Journal::set_max_bytes`].
     pub max_bytes: Option<u64>,
     /// Bytes of the newest batches that are kept in memory.
     pub cache_bytes: usize,
@@ -100,6 +101,8 @@ pub struct Journal {
     size: u64,
     /// Up to here the file needs no more room; everything, once the system has refused to make some.
     room: u64,
+    /// Length of the last segment's file, as readers see it.
+    len: Arc<AtomicU64>,
     /// Up to here the file has bytes of an earlier use.
     old: u64,
     /// What takes the place of the next files.
@@ -144,6 +147,7 @@ impl Journal {
             spares,
         } = recover(dir, base, known, options.cache_bytes)?;
         let end = published.end;
+        let len = published.last_len();
         let spares = Spares::found(spares);
         Ok(Journal {
             path: dir.join(file_name(header.base)),
@@ -160,6 +164,7 @@ impl Journal {
             file,
             size,
             room: size,
+            len,
             old: 0,
             spares,
             checkpoint: 0,
@@ -346,7 +351,13 @@ impl Journal {
         write_all_at(&self.file, [first, second, end], self.size)
             .map_err(|error| io_error("writing", &self.path, error))?;
         self.size = to;
+        self.note_len();
         Ok(())
+    }
+
+    fn note_len(&self) {
+        let room = if self.room == u64::MAX { 0 } else { self.room };
+        self.len.store(room.max(self.size), Ordering::Relaxed);
     }
 
     /// Makes the file longer, so that the fsyncs of the next batches need not.
@@ -367,6 +378,7 @@ impl Journal {
         let made = rustix::fs::fallocate(&self.file, flags, self.size, to - self.size);
         // Not every file system can. Nothing is lost but time.
         self.room = if made.is_ok() { to } else { u64::MAX };
+        self.note_len();
     }
 
     /// Cuts the room that was made ahead, or is left of an earlier use. Durable when it returns.
@@ -380,6 +392,7 @@ impl Journal {
                 .map_err(|error| io_error("cutting", &journal.path, error))?;
             journal.room = journal.size;
             journal.old = 0;
+            journal.note_len();
             Ok(())
         })
     }
@@ -388,12 +401,17 @@ impl Journal {
     fn roll(&mut self) -> Result<(), JournalError> {
         self.sync()?;
         self.drop_room()?;
-        if let Err(error) = self.reclaim(1) {
+        if let Err(error) = self.reclaim(1, 0) {
             // The log only grows; the next time may be better.
             tracing::error!(%error, "old log segments were not dropped");
         }
         let spare = self.spares.take();
         self.note_spares();
+        self.begin_segment(spare)
+    }
+
+    /// The last segment is closed; begins the next, in place of `spare` if there is one.
+    fn begin_segment(&mut self, spare: Option<Spare>) -> Result<(), JournalError> {
         let Created { file, header, len } = create_segment(&self.dir, self.end, spare)?;
         self.file = file;
         self.path = self.dir.join(file_name(self.end));
@@ -403,6 +421,8 @@ impl Journal {
         self.marked = self.end.position.offset;
         self.header = header;
         let segment = Segment::new(self.path.clone(), self.end);
+        self.len = segment.len.clone();
+        self.note_len();
         self.pending.push(Pending::Segment(segment));
         Ok(())
     }
@@ -424,6 +444,7 @@ impl Journal {
         };
         segment.forget_from(at);
         let path = segment.path.clone();
+        let len = segment.len.clone();
         let cut = || -> io::Result<File> {
             let file = OpenOptions::new().read(true).write(true).open(&path)?;
             file.set_len(at)?;
@@ -436,6 +457,8 @@ impl Journal {
         self.size = at;
         self.room = at;
         self.old = 0;
+        self.len = len;
+        self.note_len();
         // Checkpoints of what was cut go as well.
         self.checkpoint = 0;
         self.end = end;

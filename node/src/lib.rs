@@ -15,6 +15,7 @@ pub mod journal;
 pub mod lease;
 pub mod link;
 mod listen;
+pub mod memory;
 pub mod metrics;
 pub mod permit;
 pub mod replicas;

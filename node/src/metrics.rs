@@ -241,6 +241,7 @@ impl Sources {
             "Bytes of the log's files on disk",
             log.disk_bytes(),
         )?;
+        self.of_room(out)?;
         out.put(
             "journal_sync_seconds",
             "Times of the log's fsyncs",
@@ -272,6 +273,51 @@ impl Sources {
             "store_bytes",
             "Memory of vectors, payloads and ids",
             self.store.bytes(),
+        )
+    }
+
+    /// Disk and memory, where they say.
+    fn of_room(&self, out: &mut Out<'_, '_>) -> fmt::Result {
+        let room = self.writer.room().borrow().clone();
+        out.gauge(
+            "disk_free_bytes",
+            "Free bytes of the data directory's file system",
+            room.free.map_or(0, |space| space.bytes),
+        )?;
+        out.gauge(
+            "disk_bytes",
+            "All bytes of it, 0 where it does not say",
+            room.free.map_or(0, |space| space.of),
+        )?;
+        out.gauge(
+            "log_max_bytes",
+            "Bytes that the log's files may take, 0 for as many as there are",
+            room.log_max_bytes.unwrap_or(0),
+        )?;
+        out.gauge(
+            "checkpoint_bytes",
+            "Bytes of the checkpoints, which are the data on disk",
+            room.checkpoint_bytes,
+        )?;
+        out.gauge(
+            "disk_full",
+            "1 while the disk is too full for writes that grow",
+            u64::from(room.disk_full.is_some()),
+        )?;
+        out.gauge(
+            "memory_used_bytes",
+            "Memory in use, pages of files aside, 0 without a limit",
+            room.memory.map_or(0, |memory| memory.used),
+        )?;
+        out.gauge(
+            "memory_limit_bytes",
+            "The limit of memory that is closest, 0 without one",
+            room.memory.map_or(0, |memory| memory.limit),
+        )?;
+        out.gauge(
+            "memory_full",
+            "1 while memory is too full for writes that grow",
+            u64::from(room.memory_full.is_some()),
         )
     }
 

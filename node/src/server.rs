@@ -5,10 +5,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+use vectorizer_api::error::ErrorCode;
 use vectorizer_api::lease::Holder;
 use vectorizer_replication::auth::Token;
 use vectorizer_replication::command::{Command, Standing};
@@ -20,10 +23,16 @@ use crate::journal::JournalOptions;
 use crate::lease::{KubernetesLease, Leadership, LeaseError};
 use crate::link::{self, LinkContext, LinkOptions};
 use crate::listen;
+use crate::memory::Source;
 use crate::writer::{self, WriterHandle, WriterOptions};
 
 /// The log's newest file is made longer by this much at a time: some thousand small writes, and little on a small disk.
 const JOURNAL_ROOM: u64 = 8 << 20;
+
+/// How often a role that found no room on the disk is tried again.
+const ROLE_EVERY: Duration = Duration::from_secs(1);
+/// This part of the memory that there may be is for the newest operations of the log, twice as much for requests.
+const MEMORY_PART: u64 = 8;
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +62,7 @@ pub enum StartError {
 }
 
 /// Runs a node until `stop`. Returns once everything is durable and closed.
-pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartError> {
+pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), StartError> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -68,13 +77,22 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         );
     }
     let boot_id = Uuid::new_v4();
-    let options = JournalOptions {
+    let memory = Source::of_process(config.storage.memory_max_bytes);
+    let mut options = JournalOptions {
         segment_bytes: config.storage.segment_bytes,
         log_size: config.replication.log_size,
         max_bytes: config.replication.log_max_bytes,
         preallocate: JOURNAL_ROOM,
         ..JournalOptions::default()
     };
+    if let Some(usage) = memory.read() {
+        let part = usize::try_from(usage.limit / MEMORY_PART).unwrap_or(usize::MAX);
+        options.cache_bytes = options.cache_bytes.min(part);
+        let server = &mut config.server;
+        server.max_body_bytes = server.max_body_bytes.min(part);
+        server.request_memory_bytes = server.request_memory_bytes.min(2 * part);
+        tracing::info!(limit = usage.limit, used = usage.used, "memory is limited");
+    }
     // Recovery reads the disk for as long as it takes.
     let path = config.node.data_dir.clone();
     let (data, opened) = tokio::task::spawn_blocking(move || DataDir::open(&path, options))
@@ -101,6 +119,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let store = opened.store.clone();
     let options = WriterOptions {
         durability: config.storage.durability,
+        memory,
         ..WriterOptions::default()
     };
     let writer::Start {
@@ -108,8 +127,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
         pulse,
     } = writer::start(data, opened, leadership.permit(), boot_id, options)
         .map_err(|e| StartError::System("the writer's thread", e))?;
+    let mut background = Vec::new();
     if config.kubernetes.is_none() {
-        take_configured_role(&config, &writer).await?;
+        background.extend(take_configured_role(&config, &writer).await?);
     }
 
     let http = open(&config.server.bind_address, "REST").await?;
@@ -120,7 +140,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     let context = LinkContext::new(writer.clone(), store.clone(), link_options(&config));
     context.table.set_level(config.replication.write_level);
     context.table.set_least(config.replication.write_acks);
-    let mut background = Vec::new();
     let mut replication_address = None;
     if config.replication.enabled {
         let listener = open(&config.replication.bind_address, "replication").await?;
@@ -184,8 +203,12 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), StartErr
     Ok(())
 }
 
-/// Without Kubernetes the configuration says what the node is, at every start.
-async fn take_configured_role(config: &Config, writer: &WriterHandle) -> Result<(), StartError> {
+/// Without Kubernetes the configuration says what the node is, at every start. On a disk without room for that, what is
+/// there is served as it is, and the task that is returned takes the role once there is room.
+async fn take_configured_role(
+    config: &Config,
+    writer: &WriterHandle,
+) -> Result<Option<JoinHandle<()>>, StartError> {
     let (cluster, has_data) = {
         let state = writer.state();
         let now = state.borrow();
@@ -210,10 +233,31 @@ async fn take_configured_role(config: &Config, writer: &WriterHandle) -> Result<
             ));
         }
     };
-    writer
-        .command(command)
-        .await
-        .map_err(|e| StartError::Role(e.message))
+    match writer.command(command.clone()).await {
+        Ok(()) => Ok(None),
+        Err(error) if error.error_type == ErrorCode::DiskFull => {
+            tracing::error!(%error, "the configured role cannot be taken yet: reads are served meanwhile");
+            let task = take_when_there_is_room(writer.clone(), command);
+            Ok(Some(tokio::spawn(task)))
+        }
+        Err(error) => Err(StartError::Role(error.message)),
+    }
+}
+
+async fn take_when_there_is_room(writer: WriterHandle, command: Command) {
+    let mut every = tokio::time::interval(ROLE_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        match writer.command(command.clone()).await {
+            Ok(()) => return,
+            Err(error) if error.error_type == ErrorCode::DiskFull => {}
+            Err(error) => {
+                tracing::error!(%error, "the configured role cannot be taken: restart the node");
+                return;
+            }
+        }
+    }
 }
 
 fn link_options(config: &Config) -> LinkOptions {

@@ -30,6 +30,7 @@ use crate::store::{CollectionConfig, SnapshotHeader, SnapshotTrailer};
 
 pub use handle::WriterHandle;
 pub use puts::{PutError, Puts, too_large};
+pub use room::Room;
 pub use state::{Fault, NodeState, Progress};
 pub use thread::{Start, WriterOptions, start};
 

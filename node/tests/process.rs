@@ -34,6 +34,8 @@ mod killed;
 mod lag;
 #[path = "process/load.rs"]
 mod load;
+#[path = "process/memory.rs"]
+mod memory;
 #[path = "process/metrics.rs"]
 mod metrics;
 #[path = "process/nonsense.rs"]

@@ -317,6 +317,11 @@ pub struct Replication {
     /// Operations kept for replicas that were away; one that missed more is sent everything.
     #[schemars(range(min = 1000, max = 1_000_000_000))]
     pub log_size: u64,
+    /// Bytes that the log may take on each volume, even if those are fewer than `logSize` operations; without it, a third of
+    /// the volume. A disk that gets short takes the log further down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1_048_576, max = 1_125_899_906_842_624_u64))]
+    pub log_max_bytes: Option<u64>,
     /// Seconds between a replica's attempts to reach its master.
     #[schemars(range(min = 1, max = 300))]
     pub reconnect_interval_seconds: u32,
@@ -328,6 +333,7 @@ impl Default for Replication {
             heartbeat_interval_seconds: 5,
             replica_timeout_seconds: 30,
             log_size: 1_000_000,
+            log_max_bytes: None,
             reconnect_interval_seconds: 5,
         }
     }

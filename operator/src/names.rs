@@ -66,6 +66,10 @@ pub mod condition {
     pub const REPLICATION_HEALTHY: &str = "ReplicationHealthy";
     /// Each write is held by as many replicas as `writeConcern.acks` asks for; absent when it asks for none.
     pub const SYNCHRONOUS_REPLICATION_MET: &str = "SynchronousReplicationMet";
+    /// The disk of a node is too full for writes that grow.
+    pub const DISK_PRESSURE: &str = "DiskPressure";
+    /// The memory of a node is too full for writes that grow, or it was killed for want of some.
+    pub const MEMORY_PRESSURE: &str = "MemoryPressure";
     /// Outcome of the last promotion; absent when there was none.
     pub const PROMOTION_SUCCEEDED: &str = "PromotionSucceeded";
 }
@@ -77,6 +81,8 @@ pub mod reason {
     pub const AS_WANTED: &str = "AsWanted";
     pub const CLAIMS_GROWING: &str = "ClaimsGrowing";
     pub const COMMAND_REFUSED: &str = "CommandRefused";
+    pub const DISK_FULL: &str = "DiskFull";
+    pub const ENOUGH_ROOM: &str = "EnoughRoom";
     pub const FOREIGN_DATA: &str = "ForeignData";
     pub const IMAGE_KEPT: &str = "ImageKept";
     pub const INITIALIZED: &str = "Initialized";
@@ -89,6 +95,7 @@ pub mod reason {
     pub const MASTER_NOT_WRITABLE: &str = "MasterNotWritable";
     pub const MASTER_RESTARTING: &str = "MasterRestarting";
     pub const MASTER_UNREACHABLE: &str = "MasterUnreachable";
+    pub const MEMORY_FULL: &str = "MemoryFull";
     pub const NAME_TAKEN: &str = "NameTaken";
     pub const NOT_OBSERVED: &str = "NotObserved";
     pub const NO_CANDIDATE: &str = "NoCandidate";
@@ -97,6 +104,7 @@ pub mod reason {
     pub const NO_REPLICAS: &str = "NoReplicas";
     pub const NODES_MISSING: &str = "NodesMissing";
     pub const NOTHING_WRONG: &str = "NothingWrong";
+    pub const OOM_KILLED: &str = "OOMKilled";
     pub const PAUSED: &str = "Paused";
     pub const POD_REPLACED: &str = "PodReplaced";
     pub const PROMOTION_FAILED: &str = "PromotionFailed";

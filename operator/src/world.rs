@@ -423,6 +423,8 @@ pub struct PodSeen {
     pub trouble: Option<String>,
     /// Whether its Kubernetes node takes no new pods: it is being drained.
     pub cordoned: bool,
+    /// When its container was last killed for want of memory, if nothing else has ended it since.
+    pub oom_killed: Option<Timestamp>,
 }
 
 /// The labels by which Services find a pod.

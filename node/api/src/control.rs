@@ -66,6 +66,12 @@ pub struct State {
     /// What was found to be unlike the master's data; such a node refuses to be promoted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlike: Option<String>,
+    /// That its disk is too full for writes that grow, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_full: Option<String>,
+    /// That its memory is, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_full: Option<String>,
     /// Version of the node's program.
     pub version: String,
 }

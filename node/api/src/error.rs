@@ -43,6 +43,8 @@ pub enum ErrorCode {
     NotEnoughReplicas,
     /// Free disk space is too low for writes that grow. Nothing happened.
     DiskFull,
+    /// Too little memory is left for writes that grow. Nothing happened.
+    MemoryFull,
     /// The node is starting or stopping. Nothing happened.
     Unavailable,
     /// The write was appended but not confirmed in time: it may or may not survive.
@@ -53,7 +55,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, for tables and documents.
-    pub const ALL: [ErrorCode; 21] = [
+    pub const ALL: [ErrorCode; 22] = [
         ErrorCode::InvalidRequest,
         ErrorCode::Unauthenticated,
         ErrorCode::Forbidden,
@@ -72,6 +74,7 @@ impl ErrorCode {
         ErrorCode::Fenced,
         ErrorCode::NotEnoughReplicas,
         ErrorCode::DiskFull,
+        ErrorCode::MemoryFull,
         ErrorCode::Unavailable,
         ErrorCode::OutcomeUnknown,
         ErrorCode::Internal,
@@ -98,6 +101,7 @@ impl ErrorCode {
             ErrorCode::Fenced => "fenced",
             ErrorCode::NotEnoughReplicas => "not_enough_replicas",
             ErrorCode::DiskFull => "disk_full",
+            ErrorCode::MemoryFull => "memory_full",
             ErrorCode::Unavailable => "unavailable",
             ErrorCode::OutcomeUnknown => "outcome_unknown",
             ErrorCode::Internal => "internal",
@@ -125,6 +129,7 @@ impl ErrorCode {
             ErrorCode::Fenced
             | ErrorCode::NotEnoughReplicas
             | ErrorCode::DiskFull
+            | ErrorCode::MemoryFull
             | ErrorCode::Unavailable => 503,
             ErrorCode::OutcomeUnknown => 504,
         }
@@ -139,6 +144,7 @@ impl ErrorCode {
             | ErrorCode::Fenced
             | ErrorCode::NotEnoughReplicas
             | ErrorCode::DiskFull
+            | ErrorCode::MemoryFull
             | ErrorCode::Unavailable
             | ErrorCode::OutcomeUnknown => true,
             ErrorCode::InvalidRequest

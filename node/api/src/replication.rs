@@ -57,6 +57,16 @@ pub struct Status {
     /// Beyond the specification: on a replica, whether its session with the master is live.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connected: Option<bool>,
+    /// Beyond the specification: offset of the oldest operation still in the log; a replica that lacks one before it is
+    /// sent everything.
+    #[serde(default)]
+    pub log_first_offset: u64,
+    /// Beyond the specification: bytes of the log's files.
+    #[serde(default)]
+    pub log_bytes: u64,
+    /// Beyond the specification: bytes that they may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_max_bytes: Option<u64>,
     /// Beyond the specification: things a person should know, such as access without keys.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

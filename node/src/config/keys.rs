@@ -93,6 +93,7 @@ pub(super) const KEYS: &[Key] = &[
     key("replication.token_file", None, None),
     key("storage.durability", None, None),
     key("storage.segment_bytes", None, None),
+    key("storage.memory_max_bytes", None, None),
     key("kubernetes.namespace", None, None),
     key("kubernetes.lease", None, None),
     key("kubernetes.pod", None, None),

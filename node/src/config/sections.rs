@@ -209,6 +209,7 @@ pub(super) fn storage(reader: &mut Reader<'_>) -> Storage {
         segment_bytes: reader
             .number("storage.segment_bytes", 4096..=4 << 30)
             .unwrap_or(64 << 20),
+        memory_max_bytes: reader.number("storage.memory_max_bytes", 32 << 20..=1 << 50),
     }
 }
 

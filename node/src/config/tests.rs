@@ -183,6 +183,7 @@ fn without_a_section_there_is_no_replication_and_everything_has_a_default() {
     assert_eq!(config.server.request_memory_bytes, 1 << 30);
     assert_eq!(config.node.name, "a-host");
     assert_eq!(config.storage.durability, Durability::Always);
+    assert_eq!(config.storage.memory_max_bytes, None);
     assert_eq!(config.kubernetes, None);
 }
 
@@ -201,7 +202,9 @@ fn environment_overrides_the_file_and_flags_override_both() {
         .env("REPLICATION_LOG_SIZE", "10")
         .set("replication.log_size=20")
         .set("replication.log_max_bytes=1048576")
+        .set("storage.memory_max_bytes=1073741824")
         .good();
+    assert_eq!(config.storage.memory_max_bytes, Some(1 << 30));
     assert_eq!(config.replication.log_size, 20);
     assert_eq!(config.replication.log_max_bytes, Some(1 << 20));
 }
@@ -346,6 +349,10 @@ fn every_bad_value_is_refused_with_its_path_and_what_would_be_right() {
             "expected `always` or `interval` or `os`",
         ),
         ("storage.segment_bytes=1", "a whole number from 4096"),
+        (
+            "storage.memory_max_bytes=1048576",
+            "a whole number from 33554432",
+        ),
         (
             "replication.log_max_bytes=1048575",
             "a whole number from 1048576",

@@ -27,9 +27,6 @@ const MAGIC: &[u8; 8] = b"VECSNAP\0";
 const VERSION: u32 = 1;
 /// Nothing with a length in front of it is longer; a longer one is refused before it is allocated.
 const MAX_LEN: u32 = 17 << 20;
-/// A snapshot leaves at least this fraction of the disk free: a write of the log that fails ends the process, a
-/// snapshot that fails is tried again later.
-const LEAST_FREE: f64 = 0.02;
 const PREFIX: &str = "checkpoint-";
 const PART: &str = "part";
 
@@ -71,6 +68,8 @@ pub(super) struct Writer {
     part: PathBuf,
     path: PathBuf,
     flusher: Flusher,
+    /// Bytes of chunks so far.
+    taken: u64,
 }
 
 impl Writer {
@@ -83,6 +82,7 @@ impl Writer {
             part,
             path,
             flusher: Flusher::default(),
+            taken: 0,
         };
         writer.write(|file| {
             file.write_all(MAGIC)?;
@@ -95,15 +95,16 @@ impl Writer {
     /// Fails, among others, when the disk gets short.
     pub(super) fn chunk(&mut self, chunk: &[u8]) -> Result<(), DataDirError> {
         let part = self.part.clone();
+        let (taken, more) = (self.taken, chunk.len() as u64);
         self.write(|file| {
-            let left = free_space(&part)?.fraction_after(chunk.len() as u64);
-            if left < LEAST_FREE {
+            if !free_space(&part)?.fits_snapshot(taken, more) {
                 return Err(io::ErrorKind::StorageFull.into());
             }
             file.write_all(&(chunk.len() as u32).to_le_bytes())?;
             file.write_all(chunk)
         })?;
-        self.flusher.written(&self.part, chunk.len() as u64);
+        self.taken += more;
+        self.flusher.written(&self.part, more);
         Ok(())
     }
 

@@ -4,14 +4,19 @@
 //! sixteenth part of a smaller disk; or, so that a small `log_size` or `log_max_bytes` can be kept to, when it has half of
 //! `log_size` operations or of `log_max_bytes`, and a quarter of the store's size. So a restart replays little, and what
 //! checkpoints write stays within a small multiple of what the log does.
+//!
+//! On a short disk one is due as soon as it would free a quarter of what it takes, and the older one, which the log has
+//! stopped reaching or is about to, goes first where both do not fit. One that would not fit is not begun.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::space::{FreeSpace, LEAST_FREE, checkpoint_estimate};
 use super::{DataDir, DataDirError, checkpoint, io_error};
 use crate::background;
 use crate::journal::LogReader;
@@ -24,6 +29,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// Log behind a checkpoint, in bytes, below which a store needs no new one: replayed within a few seconds.
 const MANY_BYTES: u64 = 1 << 30;
+/// The same on a short disk, for a store of next to nothing.
+const MANY_SMALL: u64 = 64 << 20;
 /// Checkpoints that are kept: the second is for a newest one that turns out damaged, and for undoing.
 const KEPT: usize = 2;
 
@@ -49,6 +56,7 @@ pub struct Checkpointer {
 impl Checkpointer {
     pub(super) fn start(data: DataDir, generation: u64, store: Arc<Store>, log: LogReader) -> Self {
         let work = Work::new(data.clone(), generation, store, log);
+        work.note_bytes();
         let control = work.control.clone();
         let thread = std::thread::Builder::new().name("checkpoints".to_owned());
         let thread = thread.spawn(move || work.run());
@@ -65,6 +73,17 @@ impl Checkpointer {
     /// Where the newest checkpoint starts: retention may go up to there. 0 when there is none.
     pub fn start_offset(&self) -> u64 {
         self.data.inner.checkpoints.lock().newest.unwrap_or(0)
+    }
+
+    /// Bytes of those that there are.
+    pub fn bytes(&self) -> u64 {
+        self.data.inner.checkpoint_bytes.load(Ordering::Relaxed)
+    }
+
+    /// About as many bytes as the next one still needs, with a store of `store_bytes`.
+    pub fn to_come(&self, store_bytes: u64) -> u64 {
+        let written = self.data.inner.part_bytes.load(Ordering::Relaxed);
+        checkpoint_estimate(store_bytes).saturating_sub(written)
     }
 
     /// Writes one as soon as possible, due or not.
@@ -111,6 +130,20 @@ fn is_due(
     operations > 0 && (many || circular)
 }
 
+/// Whether one is due because the disk gets short.
+fn frees_enough(
+    (operations, bytes): (u64, u64),
+    store_bytes: u64,
+    checkpoint_bytes: u64,
+    space: FreeSpace,
+) -> bool {
+    let estimate = checkpoint_estimate(store_bytes);
+    let short = space.missing(LEAST_FREE, estimate) > 0;
+    let frees = bytes + checkpoint_bytes.saturating_sub(estimate);
+    let worth = MANY_SMALL.min(space.of / 64).max(store_bytes / 4);
+    short && operations > 0 && frees >= worth
+}
+
 pub(super) struct Work {
     data: DataDir,
     directory: PathBuf,
@@ -148,9 +181,15 @@ impl Work {
                 }
                 std::mem::take(&mut state.requested)
             };
+            if let Err(error) = self.remove_superfluous() {
+                tracing::error!(%error, "a checkpoint that is of no use any more was not removed");
+            }
             let resting = failed.is_some_and(|at| at.elapsed() < AFTER_FAILURE);
             if requested || (!resting && self.is_due()) {
-                failed = match self.checkpoint() {
+                let done = self.checkpoint();
+                self.data.inner.part_bytes.store(0, Ordering::Relaxed);
+                self.note_bytes();
+                failed = match done {
                     Ok(()) => None,
                     Err(DataDirError::Snapshot(SnapshotError::Superseded)) => None,
                     Err(error) => {
@@ -166,10 +205,60 @@ impl Work {
         let newest = self.data.inner.checkpoints.lock().newest.unwrap_or(0);
         let operations = self.store.applied().offset.saturating_sub(newest);
         let bytes = self.log.appended_bytes().wrapping_sub(self.bytes_before);
-        let options = &self.data.inner.options;
-        let limits = (options.log_size, options.max_bytes);
-        let disk = self.data.free_space().map_or(0, |space| space.of);
-        is_due((operations, bytes), self.store.bytes(), limits, disk)
+        let store_bytes = self.store.bytes();
+        let space = self.data.free_space().ok();
+        let limits = (
+            self.data.inner.options.log_size,
+            self.data.log_max_bytes(space),
+        );
+        let grown = (operations, bytes);
+        let disk = space.map_or(0, |space| space.of);
+        let due = is_due(grown, store_bytes, limits, disk)
+            || space.is_some_and(|space| {
+                let there = self.data.inner.checkpoint_bytes.load(Ordering::Relaxed);
+                frees_enough(grown, store_bytes, there, space)
+            });
+        let estimate = checkpoint_estimate(store_bytes);
+        due && space.is_none_or(|space| space.fits_snapshot(0, estimate))
+    }
+
+    /// Removes checkpoints from before the newest that the log does not reach back to; where the next one would not fit
+    /// beside them, the others as well. Does nothing to those behind the newest good one, which nobody counts on.
+    pub(super) fn remove_superfluous(&self) -> Result<(), DataDirError> {
+        let checkpoints = self.data.inner.checkpoints.lock();
+        let Some(newest) = checkpoints.newest else {
+            return Ok(());
+        };
+        let first = self.log.first_offset();
+        let estimate = checkpoint_estimate(self.store.bytes());
+        for old in checkpoint::list(&self.directory)? {
+            // Each one that goes may make room for the next.
+            let space = self.data.free_space().ok();
+            let fits = space.is_none_or(|space| space.missing(LEAST_FREE, estimate) == 0);
+            if old < newest && (old + 1 < first || !fits) {
+                self.remove(old)?;
+            }
+        }
+        drop(checkpoints);
+        self.note_bytes();
+        Ok(())
+    }
+
+    fn remove(&self, start: u64) -> Result<(), DataDirError> {
+        let path = checkpoint::path_of(&self.directory, start);
+        background::remove_file(&path).map_err(|error| io_error("removing", &path, error))?;
+        reached("checkpoint: older one removed");
+        Ok(())
+    }
+
+    fn note_bytes(&self) {
+        let starts = checkpoint::list(&self.directory).unwrap_or_default();
+        let files = starts.iter().filter_map(|start| {
+            let file = std::fs::metadata(checkpoint::path_of(&self.directory, *start));
+            Some(file.ok()?.len())
+        });
+        let inner = &self.data.inner;
+        inner.checkpoint_bytes.store(files.sum(), Ordering::Relaxed);
     }
 
     fn is_stopped(&self) -> bool {
@@ -191,6 +280,9 @@ impl Work {
                 return Ok(());
             }
             writer.chunk(&chunk)?;
+            let written = chunk.len() as u64;
+            let part = &self.data.inner.part_bytes;
+            part.fetch_add(written, Ordering::Relaxed);
         }
         let trailer = scan.trailer()?;
         // A checkpoint must not hold what the log could still lose.
@@ -215,9 +307,7 @@ impl Work {
         checkpoints.newest = Some(start);
         self.bytes_before = bytes;
         for old in checkpoint::list(&self.directory)?.into_iter().skip(KEPT) {
-            let path = checkpoint::path_of(&self.directory, old);
-            background::remove_file(&path).map_err(|error| io_error("removing", &path, error))?;
-            reached("checkpoint: older one removed");
+            self.remove(old)?;
         }
         drop(checkpoints);
         tracing::info!(

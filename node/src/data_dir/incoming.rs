@@ -82,7 +82,7 @@ impl Incoming {
         };
         let journal = Journal::open(
             &journal_dir(&directory.path),
-            data.inner.options.clone(),
+            data.journal_options(),
             header.start,
         )?;
         let writer = checkpoint::Writer::create(&directory.path, &header)?;

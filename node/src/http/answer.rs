@@ -128,6 +128,7 @@ pub(super) fn refuse(error: &ApiError) -> Response {
         | ErrorCode::UnsupportedMediaType
         | ErrorCode::NotMaster
         | ErrorCode::DiskFull
+        | ErrorCode::MemoryFull
         | ErrorCode::OutcomeUnknown
         | ErrorCode::Internal => {}
     }

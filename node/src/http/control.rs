@@ -26,6 +26,7 @@ type Answer = Result<Json<State>, Refusal>;
 pub(super) async fn state(From(api): From<Api>) -> Json<State> {
     let now = api.writer.state().borrow().clone();
     let progress = *api.writer.progress().borrow();
+    let room = api.writer.room().borrow().clone();
     let is_master = now.role == Role::Master;
     let membership = api.replicas.membership().filter(|_| is_master);
     let (record, settled) = membership.map_or((Concern::default(), true), |m| {
@@ -55,6 +56,8 @@ pub(super) async fn state(From(api): From<Api>) -> Json<State> {
         history: now.history,
         has_data: now.has_data,
         master_address: now.master_address,
+        disk_full: room.disk_full,
+        memory_full: room.memory_full,
         connected: is_master || api.links.is_connected(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })

@@ -33,6 +33,9 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
     let mut warnings = api.config.warnings.clone();
     warnings.extend(state.fault.as_ref().map(ToString::to_string));
     warnings.extend(reads::withheld(&state).filter(|_| state.fault.is_none()));
+    let room = api.writer.room().borrow().clone();
+    warnings.extend(room.disk_full.into_iter().chain(room.memory_full));
+    let log = api.writer.log();
     Json(Status {
         enabled: config.enabled,
         role: state.role,
@@ -40,6 +43,9 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
         connected_replicas: connected(&api, &state),
         replication_log_size: config.log_size,
         current_offset: applied.offset,
+        log_first_offset: log.first_offset(),
+        log_bytes: log.disk_bytes(),
+        log_max_bytes: room.log_max_bytes,
         epoch: applied.epoch,
         node_id: state.node_id,
         connected: (state.role == Role::Replica).then(|| api.links.is_connected()),

@@ -16,7 +16,7 @@ use vectorizer_replication::batch::{Batch, BatchError};
 use vectorizer_replication::position::{Chain, LogEnd};
 
 use super::error::{JournalError, io_error};
-use super::segment::{Cursor, Damage, Frame, FrameError, HEADER_LEN, Place, Segment};
+use super::segment::{Cursor, Frame, FrameDamage, FrameError, HEADER_LEN, Place, Segment};
 
 /// Why batches cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +83,19 @@ impl Published {
             .front()
             .map_or(self.end.position.offset, |s| s.base.position.offset)
             .saturating_add(1)
+    }
+
+    /// Bytes of all its files.
+    pub(super) fn bytes(&self) -> u64 {
+        let lengths = self.segments.iter().map(Segment::len);
+        lengths.sum()
+    }
+
+    /// The length of the last file, as it changes.
+    pub(super) fn last_len(&self) -> Arc<AtomicU64> {
+        self.segments
+            .back()
+            .map_or_else(Arc::default, |segment| segment.len.clone())
     }
 
     /// The lowest offset that a pin holds.
@@ -173,16 +186,9 @@ impl LogReader {
         self.shared.sync_seconds.clone()
     }
 
-    /// Bytes of its files on disk, room ahead and files that wait to be written over included. One system call for each
-    /// file of the log.
+    /// Bytes of its files on disk, room ahead and files that wait to be written over included.
     pub fn disk_bytes(&self) -> u64 {
-        let paths: Vec<_> = {
-            let state = self.shared.state.read();
-            state.segments.iter().map(|s| s.path.clone()).collect()
-        };
-        // A file that is gone meanwhile takes no room.
-        let lengths = paths.iter().filter_map(|p| std::fs::metadata(p).ok());
-        let own: u64 = lengths.map(|meta| meta.len()).sum();
+        let own = self.shared.state.read().bytes();
         own + self.shared.spare_bytes.load(Ordering::Relaxed)
     }
 
@@ -447,7 +453,7 @@ fn next_batch(cursor: &mut Cursor, path: &Path) -> Result<Option<Batch>, ReadErr
                 });
             }
             // The writer may be in the middle of a batch that is not published yet.
-            Err(FrameError::Damaged(Damage::Batch(BatchError::Incomplete { .. }))) => {
+            Err(FrameError::Damaged(FrameDamage::Batch(BatchError::Incomplete { .. }))) => {
                 return Ok(None);
             }
             Err(FrameError::Damaged(damage)) => {

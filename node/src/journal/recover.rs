@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use vectorizer_replication::batch::{Batch, BatchError};
 use vectorizer_replication::position::LogEnd;
@@ -15,7 +16,7 @@ use vectorizer_replication::position::LogEnd;
 use super::error::{JournalError, discontinuity, io_error};
 use super::reader::Published;
 use super::segment::{
-    Cursor, Damage, Frame, FrameError, HEADER_LEN, Header, Segment, file_name, highest_mark,
+    Cursor, Frame, FrameDamage, FrameError, HEADER_LEN, Header, Segment, file_name, highest_mark,
     parse_name, parse_spare_name,
 };
 use super::{Created, create_segment, sync_dir};
@@ -62,6 +63,7 @@ pub(super) fn recover(
         }
         let Created { file, header, .. } = create_segment(dir, base, None)?;
         let segment = Segment::new(dir.join(file_name(base)), base);
+        segment.len.store(HEADER_LEN, Ordering::Relaxed);
         return Ok(Recovered {
             published: Published::new(VecDeque::from([segment]), base),
             file,
@@ -125,6 +127,19 @@ pub(super) fn recover(
         header,
         spares: spares.into_iter().filter(older).collect(),
     })
+}
+
+/// What is wrong where a segment's frames end.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum Damage {
+    #[error(transparent)]
+    Frame(FrameDamage),
+    /// A whole batch of an earlier use of the file.
+    #[error("a batch that does not continue the log, of an earlier use of the file")]
+    Old,
+    /// Nothing, where the end is: for what follows it to be looked at.
+    #[error("the log ends here")]
+    End,
 }
 
 /// What a log's directory holds.
@@ -333,17 +348,19 @@ pub(super) fn scan(
             }
             Err(FrameError::Io(error)) => return Err(io_error("reading", path, error)),
             Err(FrameError::Damaged(damage)) => match damage {
-                Damage::Batch(
+                FrameDamage::Batch(
                     BatchError::Incomplete { .. } | BatchError::Length(_) | BatchError::Crc { .. },
                 )
-                | Damage::Mark
-                | Damage::Old
-                | Damage::End => break (at, Some(damage)),
+                | FrameDamage::Mark => break (at, Some(Damage::Frame(damage))),
                 // Its CRC32 is right: these bytes were written so.
-                Damage::Batch(BatchError::Field(_)) => return Err(corrupt(damage.to_string())),
+                FrameDamage::Batch(BatchError::Field(_)) => {
+                    return Err(corrupt(damage.to_string()));
+                }
             },
         }
     };
+    // What follows is cut off before the log goes on.
+    segment.len.store(at, Ordering::Relaxed);
     published.segments.push_back(segment);
     Ok((at, damage))
 }

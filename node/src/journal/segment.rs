@@ -38,6 +38,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use vectorizer_replication::batch::{Batch, BatchError};
@@ -195,6 +196,8 @@ fn parse(path: &Path, extension: &str) -> Option<u64> {
 pub(super) struct Segment {
     pub(super) path: PathBuf,
     pub(super) base: LogEnd,
+    /// Length of the file in bytes; of the last one, as the writer last made it.
+    pub(super) len: Arc<AtomicU64>,
     /// First offset of a batch, and the byte that it begins at; ascending.
     index: Vec<(u64, u64)>,
     /// Held by everybody who reads the file: it is not written over meanwhile.
@@ -217,9 +220,15 @@ impl Segment {
         Segment {
             path,
             base,
+            len: Arc::default(),
             index: Vec::new(),
             in_use: Arc::default(),
         }
+    }
+
+    /// Length of the file in bytes.
+    pub(super) fn len(&self) -> u64 {
+        self.len.load(Ordering::Relaxed)
     }
 
     /// Whether somebody reads it. Nobody begins to once it is no part of the log.
@@ -269,32 +278,16 @@ pub(super) enum Frame {
 pub(super) enum FrameError {
     Io(std::io::Error),
     /// The bytes at the cursor are no whole frame.
-    Damaged(Damage),
+    Damaged(FrameDamage),
 }
 
-/// What is wrong with a frame.
-#[derive(Debug, Clone)]
-pub(super) enum Damage {
+/// What is wrong with a frame by itself.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum FrameDamage {
+    #[error(transparent)]
     Batch(BatchError),
+    #[error("a sync mark does not match its check sum")]
     Mark,
-    /// It does not continue the log: it is of an earlier use of the file.
-    Old,
-    /// Nothing, where the end is: for what follows it to be looked at.
-    End,
-}
-
-impl std::fmt::Display for Damage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Damage::Batch(error) => write!(f, "{error}"),
-            Damage::Mark => write!(f, "a sync mark does not match its check sum"),
-            Damage::Old => write!(
-                f,
-                "a batch that does not continue the log, of an earlier use of the file"
-            ),
-            Damage::End => write!(f, "the log ends here"),
-        }
-    }
 }
 
 /// Reads frames one after the other, some at a time.
@@ -344,12 +337,12 @@ impl Cursor {
                 (None, Some(mark)) => Some(u64_at(mark, 8)),
                 (_, None) => None,
             };
-            let offset = offset.ok_or(FrameError::Damaged(Damage::Mark))?;
+            let offset = offset.ok_or(FrameError::Damaged(FrameDamage::Mark))?;
             let _ = self.buffer.split_to(MARK_LEN);
             self.at += MARK_LEN as u64;
             return Ok(Some(Frame::Mark(offset)));
         }
-        let damaged = |error| FrameError::Damaged(Damage::Batch(error));
+        let damaged = |error| FrameError::Damaged(FrameDamage::Batch(error));
         let len = Batch::peek_len(&self.buffer).map_err(damaged)?;
         self.fill(len)?;
         let batch = Batch::decode(&mut self.buffer).map_err(damaged)?;

@@ -1,6 +1,7 @@
 mod headless;
 mod over_older;
 mod room;
+mod short;
 mod spares;
 
 use std::os::unix::fs::FileExt;
@@ -217,7 +218,7 @@ fn the_log_is_circular_by_operations_and_keeps_what_a_checkpoint_or_a_pin_needs(
     let reader = journal.reader();
     for n in 1..=1_000u64 {
         add(&mut journal, b"op");
-        journal.enforce_retention(n).unwrap();
+        journal.enforce_retention(n, 0).unwrap();
         let kept = n + 1 - reader.first_offset();
         assert!(kept >= n.min(100) && kept <= 125, "{kept} kept at {n}");
     }
@@ -228,18 +229,18 @@ fn the_log_is_circular_by_operations_and_keeps_what_a_checkpoint_or_a_pin_needs(
     let pin = reader.pin(950).unwrap();
     for _ in 0..300 {
         add(&mut journal, b"op");
-        journal.enforce_retention(1_300).unwrap();
+        journal.enforce_retention(1_300, 0).unwrap();
     }
     assert!(reader.first_offset() <= 950);
     assert!(reader.read(950, 1).is_ok());
     drop(pin);
-    journal.enforce_retention(1_000).unwrap();
+    journal.enforce_retention(1_000, 0).unwrap();
     let first = reader.first_offset();
     assert!(
         (950..=1_001).contains(&first),
         "the checkpoint holds it: {first}"
     );
-    journal.enforce_retention(1_300).unwrap();
+    journal.enforce_retention(1_300, 0).unwrap();
     assert!(reader.first_offset() > 1_100);
 
     let first = reader.first_offset();
@@ -274,7 +275,7 @@ proptest! {
                 pin = reader.pin(n);
             }
             let checkpoint = n.saturating_sub(lag);
-            journal.enforce_retention(checkpoint).unwrap();
+            journal.enforce_retention(checkpoint, 0).unwrap();
             let first = reader.first_offset();
             let needed = if pin.is_some() { checkpoint.min(pin_at - 1) } else { checkpoint };
             prop_assert!(first <= needed + 1, "{first}, of which {needed} goes");
@@ -597,7 +598,7 @@ fn a_failed_write_poisons_the_journal() {
     assert!(matches!(journal.truncate(0), Err(JournalError::Poisoned)));
     assert!(matches!(journal.close(), Err(JournalError::Poisoned)));
     assert!(matches!(
-        journal.enforce_retention(0),
+        journal.enforce_retention(0, 0),
         Err(JournalError::Poisoned)
     ));
     drop(journal);

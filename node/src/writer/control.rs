@@ -9,6 +9,7 @@ use vectorizer_api::error::{ApiError, ErrorCode};
 use vectorizer_replication::command::{Command, Effect, HandedOver, RoleFacts, Transition, decide};
 
 use super::handle::stopping;
+use super::room::Need;
 use super::thread::{Hold, Writer, abort};
 use super::{Fault, Held, Job, WriterHandle};
 use crate::replicas::ReplicaTable;
@@ -157,8 +158,7 @@ impl Writer {
         self.fences += u64::from(raises && matches!(command, Command::Fence { .. }));
         if matches!(effect, Effect::OpenEpoch(_)) {
             // Its first record would end the process. Nothing has changed yet.
-            self.room_for(0, false)
-                .map_err(|full| ApiError::new(ErrorCode::DiskFull, full))?;
+            self.room_for(0, Need::Role)?;
         }
         match self.carry_out(transition) {
             Ok(()) => Ok(()),
@@ -171,6 +171,8 @@ impl Writer {
     /// Everything is durable when this returns, in the order of [`Effect`]'s documentation. On an error, the disk took no
     /// new role file: nothing is promised, but what the effect ended has ended.
     pub(super) fn carry_out(&mut self, transition: Transition) -> Result<(), RoleError> {
+        // Gives the reserve up where the role file needs its room. Where even that is too little, the file says so.
+        let _ = self.room_for(0, Need::Role);
         let persists = transition.persists(&self.facts());
         match transition.effect {
             Effect::None | Effect::HoldWrites => {}

@@ -11,6 +11,7 @@ use vectorizer_replication::batch::Batch;
 use vectorizer_replication::command::{Command, Standing, decide};
 use vectorizer_replication::position::{EpochStart, History, Position};
 
+use super::room::Need;
 use super::thread::{Writer, abort};
 use super::{Fault, SessionId, SinkError, TruncateOutcome};
 use crate::breakage::{self, Breakage};
@@ -65,11 +66,6 @@ impl Writer {
         if self.session(id)?.incoming.is_some() {
             return self.replicate_into_snapshot(id, batches);
         }
-        let bytes = batches.iter().map(|batch| batch.bytes().len()).sum();
-        if !batches.is_empty() {
-            // A replica that waits still serves reads.
-            self.room_for(bytes, false).map_err(SinkError::Local)?;
-        }
         for batch in batches {
             let end = self.journal.end();
             let fits = batch.first_offset() == end.position.offset + 1
@@ -99,10 +95,14 @@ impl Writer {
                 // Before the journal: a restart must not meet it again.
                 return Err(self.stop_following(format!("{batch:?} cannot be applied: {error}")));
             }
+            // A replica that waits still serves reads.
+            self.room_for(batch.bytes().len(), need_of(&ops))
+                .map_err(|full| SinkError::Local(full.to_string()))?;
             self.note_epoch(batch);
             if let Err(error) = self.journal.append(batch) {
                 abort(&error);
             }
+            self.note_written(batch.bytes().len());
             if let Err(error) = self.store.apply_ops(batch, &ops) {
                 abort(&format!(
                     "{batch:?} was checked and cannot be applied: {error}"
@@ -332,17 +332,33 @@ impl Writer {
             )));
         }
         session.next_chunk += 1;
+        // Room on the disk is looked at where it is written; in memory, the copy stands beside what it replaces.
+        self.memory_for_snapshot(bytes.len())?;
+        let session = self.session(id)?;
         let incoming = session.incoming.as_mut().ok_or(SinkError::SessionOver)?;
         let loaded = incoming.load_chunk(bytes);
         loaded.map_err(|error| self.give_up_snapshot(&error))
     }
 
-    /// What was received of it is removed, so that it does not keep a disk full; what was served is served on.
-    fn give_up_snapshot(&mut self, error: &DataDirError) -> SinkError {
+    fn memory_for_snapshot(&mut self, bytes: usize) -> Result<(), SinkError> {
+        self.memory_for(bytes as u64, Need::Following)
+            .map_err(|why| self.refuse_snapshot(why))?;
+        self.note_grown(bytes);
+        Ok(())
+    }
+
+    /// It does not fit: what was served is served on.
+    fn refuse_snapshot(&mut self, why: String) -> SinkError {
         self.session = None;
         self.publish_state();
+        SinkError::Local(why)
+    }
+
+    /// What was received of it is removed, so that it does not keep a disk full; what was served is served on.
+    fn give_up_snapshot(&mut self, error: &DataDirError) -> SinkError {
+        let refused = self.refuse_snapshot(error.to_string());
         if error.is_disk() {
-            SinkError::Local(error.to_string())
+            refused
         } else {
             SinkError::Mismatch(error.to_string())
         }
@@ -368,6 +384,8 @@ impl Writer {
         id: SessionId,
         batches: &[Batch],
     ) -> Result<(), SinkError> {
+        self.session(id)?;
+        self.memory_for_snapshot(batches.iter().map(|batch| batch.bytes().len()).sum())?;
         let incoming = self
             .session(id)?
             .incoming
@@ -430,5 +448,21 @@ impl Writer {
         let log = self.journal.reader();
         self.data
             .write_divergence_aside(&log, self.role.state(), (&history, end))
+    }
+}
+
+/// What a batch of a master needs: deletes make room here as they do there.
+fn need_of(ops: &[Op<'_>]) -> Need {
+    let makes_room = |op: &Op<'_>| match op {
+        Op::Put { .. } => false,
+        Op::Other(record) => matches!(
+            **record,
+            Record::Delete { .. } | Record::DropCollection { .. } | Record::Epoch { .. }
+        ),
+    };
+    if ops.iter().all(makes_room) {
+        Need::Deletes
+    } else {
+        Need::Following
     }
 }

@@ -9,8 +9,8 @@ use vectorizer_replication::command::Command;
 use vectorizer_replication::position::Position;
 
 use super::{
-    Job, NodeState, Progress, Reply, SessionId, SinkError, TruncateOutcome, WriteError, WriteReply,
-    WriteRequest,
+    Job, NodeState, Progress, Reply, Room, SessionId, SinkError, TruncateOutcome, WriteError,
+    WriteReply, WriteRequest,
 };
 use crate::journal::LogReader;
 use crate::store::{SnapshotHeader, SnapshotTrailer};
@@ -21,6 +21,7 @@ pub struct WriterHandle {
     pub(super) jobs: mpsc::Sender<Job>,
     pub(super) state: watch::Receiver<NodeState>,
     pub(super) progress: watch::Receiver<Progress>,
+    pub(super) room: watch::Receiver<Room>,
     pub(super) log: LogReader,
 }
 
@@ -190,6 +191,11 @@ impl WriterHandle {
     /// The log's end as it is and as it moves.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.clone()
+    }
+
+    /// How much room there is on the disk and in memory, as it changes.
+    pub fn room(&self) -> watch::Receiver<Room> {
+        self.room.clone()
     }
 
     /// Whether the thread still takes jobs.

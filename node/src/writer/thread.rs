@@ -21,14 +21,16 @@ use vectorizer_replication::position::{EpochStart, LogEnd, Position};
 
 use super::follower::Session;
 use super::handle::stopping;
+use super::room::Rooms;
 use super::{
     Fault, ItemResult, Job, NodeState, Progress, Reply, WriteError, WriteReply, WriterHandle,
 };
 use crate::breakage::{self, Breakage};
 use crate::clock::boot_time_ms;
 use crate::config::Durability;
-use crate::data_dir::{Checkpointer, DataDir, Opened};
+use crate::data_dir::{Checkpointer, DataDir, LEAST_FREE, Opened};
 use crate::journal::Journal;
+use crate::memory::{Gauge, Source};
 use crate::permit::Permit;
 use crate::role::{RoleFile, RoleState};
 use crate::store::{Record, Store};
@@ -47,13 +49,16 @@ pub struct WriterOptions {
     pub durability: Durability,
     /// Below this fraction of free disk space, writes that grow are refused.
     pub min_free_fraction: f64,
+    /// Where memory in use and its limit are read.
+    pub memory: Source,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
         WriterOptions {
             durability: Durability::Always,
-            min_free_fraction: 0.05,
+            min_free_fraction: LEAST_FREE,
+            memory: Source::default(),
         }
     }
 }
@@ -76,10 +81,23 @@ pub fn start(
 ) -> std::io::Result<Start> {
     let (jobs, queue) = mpsc::channel(QUEUE);
     let pulse = Arc::new(AtomicU64::new(boot_time_ms()));
-    let writer = Writer::new(data, opened, permit, boot_id, options, pulse.clone());
-    let (state, progress, log) = (
+    let memory = options.memory.clone();
+    let gauge = Arc::new(Gauge::default());
+    gauge.sample(&memory);
+    let rooms = Rooms::new(&data, gauge.clone());
+    let mut writer = Writer::new(
+        data,
+        opened,
+        permit,
+        boot_id,
+        options,
+        (pulse.clone(), rooms),
+    );
+    writer.look_at_room();
+    let (state, progress, room, log) = (
         writer.state.subscribe(),
         writer.progress.subscribe(),
+        writer.rooms.report.subscribe(),
         writer.journal.reader(),
     );
     std::thread::Builder::new()
@@ -91,6 +109,8 @@ pub fn start(
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             every.tick().await;
+            // Reads no disk.
+            gauge.sample(&memory);
             let Some(jobs) = ticks.upgrade() else { return };
             // A full queue means that the thread is not idle: it needs no waking.
             let _ = jobs.try_send(Job::Tick);
@@ -101,6 +121,7 @@ pub fn start(
             jobs,
             state,
             progress,
+            room,
             log,
         },
         pulse,
@@ -154,6 +175,7 @@ pub(super) struct Writer {
     pub(super) checkpoints: Checkpointer,
     pub(super) permit: Permit,
     pub(super) options: WriterOptions,
+    pub(super) rooms: Rooms,
     boot_id: Uuid,
     /// The epoch in which this process writes; `None` unless it is the master.
     pub(super) writing: Option<u64>,
@@ -182,7 +204,7 @@ impl Writer {
         permit: Permit,
         boot_id: Uuid,
         options: WriterOptions,
-        pulse: Arc<AtomicU64>,
+        (pulse, rooms): (Arc<AtomicU64>, Rooms),
     ) -> Self {
         let Opened {
             store,
@@ -207,6 +229,7 @@ impl Writer {
             checkpoints,
             permit,
             options,
+            rooms,
             boot_id,
             writing: None,
             session: None,
@@ -340,7 +363,7 @@ impl Writer {
             self.hold = None;
             self.publish_state();
         }
-        self.enforce_retention();
+        self.look_at_room();
     }
 
     /// Publishes, syncs, releases replies, in this order.
@@ -420,6 +443,7 @@ impl Writer {
         if let Err(error) = self.journal.append(&batch) {
             abort(&error);
         }
+        self.note_written(batch.bytes().len());
         if let Err(error) = self.store.apply_batch(&batch) {
             abort(&format!(
                 "{batch:?} was validated and cannot be applied: {error}"

@@ -14,6 +14,7 @@ use vectorizer_replication::command::Standing;
 use vectorizer_replication::position::Position;
 
 use super::puts::{TWICE, check_vector, too_large};
+use super::room::Need;
 use super::thread::{Writer, unix_time_ms};
 use super::{EncodedPuts, ItemResult, UpdateItem, WriteError, WriteRequest};
 use crate::store::{Collection, Numbers, Record, encode_put, put_len, validate_name};
@@ -120,8 +121,9 @@ impl Writer {
         records: BytesMut,
         grows: bool,
     ) -> Result<Position, WriteError> {
-        self.room_for(records.len(), grows)
-            .map_err(|full| WriteError::new(ErrorCode::DiskFull, full))?;
+        let need = if grows { Need::Growth } else { Need::Deletes };
+        self.room_for(records.len(), need)
+            .map_err(|full| WriteError::Api(full.into()))?;
         Ok(self.append_own(epoch, count, records))
     }
 

@@ -45,7 +45,8 @@ pub struct Machine {
     yaml: String,
     environment: Vec<(String, String)>,
     flags: Vec<String>,
-    open_files: Option<String>,
+    /// What a shell does before it becomes the node.
+    first: Option<String>,
 }
 
 /// A node that runs.
@@ -68,7 +69,7 @@ impl Machine {
             yaml: yaml.to_owned(),
             environment: Vec::new(),
             flags: Vec::new(),
-            open_files: None,
+            first: None,
         }
     }
 
@@ -111,7 +112,15 @@ impl Machine {
 
     /// With a limit of open files, as the shell's `ulimit` takes it.
     pub fn open_files(mut self, limit: &str) -> Self {
-        self.open_files = Some(limit.to_owned());
+        self.first = Some(format!("ulimit {limit}"));
+        self
+    }
+
+    /// Its nodes begin in the cgroup of that directory.
+    pub fn in_cgroup(mut self, cgroup: &std::path::Path) -> Self {
+        // In it before it runs: what it takes counts from its first byte on.
+        let procs = cgroup.join("cgroup.procs");
+        self.first = Some(format!("echo $$ > {}", procs.display()));
         self
     }
 
@@ -144,11 +153,11 @@ impl Machine {
     fn command(&self) -> Command {
         let config = self.file("config.yaml", &self.yaml);
         const PROGRAM: &str = env!("CARGO_BIN_EXE_vectorizer-node");
-        let mut command = match &self.open_files {
+        let mut command = match &self.first {
             None => Command::new(PROGRAM),
-            Some(limit) => {
+            Some(first) => {
                 let mut shell = Command::new("/bin/sh");
-                let script = format!("ulimit {limit} && exec \"$0\" \"$@\"");
+                let script = format!("{first} && exec \"$0\" \"$@\"");
                 shell.args(["-c", &script, PROGRAM]);
                 shell
             }
@@ -333,6 +342,14 @@ impl Node {
 
     /// Writes vectors that exist already, or not yet, each with a payload of so many bytes.
     pub async fn put_large(&self, numbers: std::ops::Range<u32>, bytes: usize) -> Position {
+        self.try_put_large(numbers, bytes).await.unwrap()
+    }
+
+    pub async fn try_put_large(
+        &self,
+        numbers: std::ops::Range<u32>,
+        bytes: usize,
+    ) -> Result<Position, ClientError> {
         let vectors = numbers.map(|number| EmbeddingItem {
             payload: Some(Payload::from_iter([(
                 "text".to_owned(),
@@ -340,7 +357,7 @@ impl Node {
             )])),
             ..item(number)
         });
-        insert(&self.client, vectors.collect()).await.unwrap()
+        insert(&self.client, vectors.collect()).await
     }
 
     /// The last operation that this node has applied.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::jiff::Timestamp;
 
 use super::cache::belongs;
 use super::{Sources, is_cordoned, place};
-use crate::names;
+use crate::names::{self, reason};
 use crate::world::{Cluster, Labels, PodSeen, Set, SetSeen};
 
 /// Labels that this process wrote, by the pods' uids, and when.
@@ -63,7 +64,26 @@ pub(super) fn pod_seen(pod: &Pod, set: Option<&str>, cordoned: bool) -> PodSeen 
         revision: label(names::REVISION),
         trouble: status.and_then(trouble),
         cordoned,
+        oom_killed: status.and_then(oom_killed),
     }
+}
+
+/// When its container was killed for want of memory, if that is how it last ended.
+fn oom_killed(status: &PodStatus) -> Option<Timestamp> {
+    let states = status.container_statuses.iter().flatten().flat_map(|c| {
+        // As long as it has not begun again, its end is its state.
+        let states = [c.state.as_ref(), c.last_state.as_ref()];
+        states.into_iter().flatten()
+    });
+    let mut ends = states.filter_map(|state| state.terminated.as_ref());
+    let end = ends
+        .next()
+        .filter(|end| end.reason.as_deref() == Some(reason::OOM_KILLED))?;
+    Some(
+        end.finished_at
+            .as_ref()
+            .map_or(Timestamp::UNIX_EPOCH, |at| at.0),
+    )
 }
 
 fn condition<'s>(status: &'s PodStatus, of: &str) -> Option<&'s str> {
@@ -82,7 +102,10 @@ fn trouble(status: &PodStatus) -> Option<String> {
     // These pass by themselves within seconds of every start.
     let passing = ["ContainerCreating", "PodInitializing"];
     if let Some(reason) = waiting.filter(|reason| !passing.contains(&reason.as_str())) {
-        return Some(reason);
+        return Some(match oom_killed(status) {
+            Some(_) => format!("{reason}, {}", reason::OOM_KILLED),
+            None => reason,
+        });
     }
     let mut conditions = status.conditions.iter().flatten();
     let unscheduled = conditions.find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
@@ -93,6 +116,41 @@ fn trouble(status: &PodStatus) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_container_that_was_killed_for_want_of_memory_is_named_with_when_that_was() {
+        let killed = "{ terminated: { exitCode: 137, reason: OOMKilled, finishedAt: '2026-11-30T20:00:00Z' } }";
+        let at: Timestamp = "2026-11-30T20:00:00Z".parse().unwrap();
+        let status = |state: &str, last: &str| {
+            pod(&format!(
+                "
+metadata: {{ name: demo-replica-0, uid: u }}
+status:
+  containerStatuses:
+  - {{ name: node, image: x, imageID: '', ready: false, restartCount: 1, state: {state}, lastState: {last} }}
+"
+            ))
+        };
+        let waiting = "{ waiting: { reason: CrashLoopBackOff } }";
+        let seen = pod_seen(&status(waiting, killed), None, false);
+        assert_eq!(seen.oom_killed, Some(at));
+        assert_eq!(seen.trouble.as_deref(), Some("CrashLoopBackOff, OOMKilled"));
+        let seen = pod_seen(&status("{ running: {} }", killed), None, false);
+        assert_eq!((seen.oom_killed, seen.trouble), (Some(at), None));
+        assert_eq!(
+            pod_seen(&status(killed, "{}"), None, false).oom_killed,
+            Some(at)
+        );
+        let other = "{ terminated: { exitCode: 1, reason: Error } }";
+        let seen = pod_seen(&status(waiting, other), None, false);
+        assert_eq!(seen.oom_killed, None);
+        assert_eq!(seen.trouble.as_deref(), Some("CrashLoopBackOff"));
+        // What came later counts.
+        assert_eq!(
+            pod_seen(&status(other, killed), None, false).oom_killed,
+            None
+        );
+    }
 
     fn pod(yaml: &str) -> Pod {
         serde_yaml::from_str(yaml).unwrap()

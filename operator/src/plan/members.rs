@@ -237,11 +237,23 @@ fn describe_missing_master(draft: &mut Draft<'_>) {
             Severity::Trouble,
             reason::MASTER_UNREACHABLE,
             format!(
-                "{} does not answer; if it does not come back, a replica takes over by {}",
+                "{} does not answer{}; if it does not come back, a replica takes over by {}",
                 master.pod,
+                member.map(killed).unwrap_or_default(),
                 typed::command(draft, PromoteMode::Failover, None)
             ),
         ),
     };
     draft.wait(severity, reason, text);
+}
+
+/// That a member was killed for want of memory, which another one of the same limit would be as well.
+fn killed(member: &Member) -> String {
+    let killed = member.seen.as_ref().and_then(|seen| seen.oom_killed);
+    killed.map_or_else(String::new, |_| {
+        format!(
+            " ({}: raise spec.resources.limits.memory first, the others hold as much)",
+            reason::OOM_KILLED
+        )
+    })
 }

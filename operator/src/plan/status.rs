@@ -6,6 +6,7 @@
 
 mod facts;
 mod nodes;
+mod pressure;
 mod told;
 
 use k8s_openapi::jiff::Timestamp;

@@ -9,6 +9,7 @@ mod accidents;
 mod concern;
 mod loss;
 pub(crate) mod model;
+mod pressure;
 mod promotion;
 mod reported;
 mod requests;

@@ -44,7 +44,7 @@ fn config_with(cluster: &Cluster, write_acks: u32) -> String {
     let everywhere = |port: u16| format!("[::]:{port}");
     let secret = |key: &str| format!("{DIRECTORY}/secrets/{key}");
     let concern = cluster.spec.write_concern.clone().unwrap_or_default();
-    let config = json!({
+    let mut config = json!({
         "server": {
             "bind_address": everywhere(names::REST_PORT),
             "ops_bind_address": everywhere(names::OPS_PORT),
@@ -70,5 +70,8 @@ fn config_with(cluster: &Cluster, write_acks: u32) -> String {
             "lease": names::lease(&cluster.name),
         },
     });
+    if let Some(bytes) = replication.log_max_bytes {
+        config["replication"]["log_max_bytes"] = json!(bytes);
+    }
     serde_yaml::to_string(&config).unwrap_or_default()
 }

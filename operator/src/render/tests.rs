@@ -55,7 +55,7 @@ fn everything_that_a_user_may_set_arrives_in_the_pods() {
         "priorityClassName": "high",
         "podLabels": { "team": "search" }, "podAnnotations": { "note": "x" },
         "env": [{ "name": "VECTORIZER_LOG", "value": "debug" }],
-        "replication": { "heartbeatIntervalSeconds": 1, "replicaTimeoutSeconds": 3, "logSize": 5000, "reconnectIntervalSeconds": 2 },
+        "replication": { "heartbeatIntervalSeconds": 1, "replicaTimeoutSeconds": 3, "logSize": 5000, "logMaxBytes": 1_073_741_824, "reconnectIntervalSeconds": 2 },
     }));
     let objects = rendered(&cluster);
     insta::assert_yaml_snapshot!([

@@ -138,7 +138,7 @@ fn a_start_with_a_checkpoint_that_is_damaged_at_any_byte_goes_by_an_older_one_an
     let mut node = with_two_checkpoints(dir.path());
     let starts = node.starts();
     // The log behind the older one has to do; that of the beginning is gone.
-    node.journal.enforce_retention(starts[1]).unwrap();
+    node.journal.enforce_retention(starts[1], 0).unwrap();
     assert!(node.journal.reader().first_offset() > 1);
     let (end, digest) = (node.journal.end(), node.digest());
     let newest = checkpoint::path_of(&node.generation(), starts[0]);
@@ -165,7 +165,7 @@ fn a_start_with_its_only_checkpoint_damaged_at_any_byte_goes_by_the_whole_log_or
     fs::remove_file(other).unwrap();
     let whole = directory();
     copy_into(dir.path(), whole.path());
-    node.journal.enforce_retention(starts[0]).unwrap();
+    node.journal.enforce_retention(starts[0], 0).unwrap();
     assert!(node.journal.reader().first_offset() > 1);
     drop(node);
     let good = fs::read(&only).unwrap();

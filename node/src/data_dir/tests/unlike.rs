@@ -1,5 +1,6 @@
 //! Copies whose digest is not that of the data they were made from.
 
+use super::full_sync::other_past;
 use super::*;
 use crate::store::{SnapshotError, SnapshotTrailer};
 

@@ -16,7 +16,7 @@ pub(super) fn circular() -> JournalOptions {
     }
 }
 
-fn spares(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn spares(dir: &Path) -> Vec<PathBuf> {
     let all = segments(dir).into_iter();
     all.filter(|path| path.extension().is_some_and(|e| e == SPARE))
         .collect()
@@ -51,7 +51,7 @@ pub(super) fn begun_over(dir: &Path, len: usize) -> (Journal, Vec<Batch>, Vec<u8
         let old = spares(dir).first().map(|path| fs::read(path).unwrap());
         all.push(add(&mut journal, &vec![all.len() as u8; len]));
         let end = journal.end().position.offset;
-        journal.enforce_retention(end).unwrap();
+        journal.enforce_retention(end, 0).unwrap();
         if journal.header.reused
             && let Some(old) = old
         {
@@ -83,7 +83,7 @@ fn written_over_and_killed(options: &JournalOptions) {
         if n % 3 == 0 {
             journal.sync().unwrap();
         }
-        journal.enforce_retention(n as u64).unwrap();
+        journal.enforce_retention(n as u64, 0).unwrap();
         let path = last(dir.path());
         if journal.size < 300 && inodes.contains(&inode(&path)) && journal.header.reused {
             reused += 1;
@@ -122,7 +122,7 @@ fn a_file_is_not_written_over_while_somebody_reads_it() {
         let state = reader.shared.state.read();
         state.segments[state.segment_of(115).unwrap()].place_of(115)
     };
-    journal.enforce_retention(200).unwrap();
+    journal.enforce_retention(200, 0).unwrap();
     assert_eq!(reader.first_offset(), 121);
     let kept = spares(dir.path());
     assert!(!kept.is_empty());
@@ -150,7 +150,7 @@ fn a_segment_that_was_begun_over_another_is_empty() {
 fn what_a_checkpoint_made_superfluous_is_asked_again_once_the_log_was_cut() {
     let dir = tempfile::tempdir().unwrap();
     let mut journal = with_200(dir.path());
-    journal.enforce_retention(150).unwrap();
+    journal.enforce_retention(150, 0).unwrap();
     let first = journal.reader().first_offset();
     // The checkpoint at 150 holds what is given up here, and goes with it.
     journal.truncate(140).unwrap();
@@ -158,7 +158,7 @@ fn what_a_checkpoint_made_superfluous_is_asked_again_once_the_log_was_cut() {
         add(&mut journal, &[n; 40]);
     }
     assert_eq!(journal.reader().first_offset(), first);
-    journal.enforce_retention(150).unwrap();
+    journal.enforce_retention(150, 0).unwrap();
     assert!(journal.reader().first_offset() > first);
 }
 
@@ -179,7 +179,7 @@ fn a_log_that_begins_anew_writes_over_nothing() {
 fn files_that_wait_are_counted_and_go_when_the_disk_gets_short() {
     let dir = tempfile::tempdir().unwrap();
     let mut journal = with_200(dir.path());
-    journal.enforce_retention(200).unwrap();
+    journal.enforce_retention(200, 0).unwrap();
     let on_disk = || -> u64 {
         let all = segments(dir.path());
         all.iter()
@@ -200,7 +200,7 @@ fn files_that_wait_are_counted_and_go_when_the_disk_gets_short() {
 fn a_file_that_somebody_took_away_is_replaced_by_a_new_one() {
     let dir = tempfile::tempdir().unwrap();
     let mut journal = with_200(dir.path());
-    journal.enforce_retention(200).unwrap();
+    journal.enforce_retention(200, 0).unwrap();
     for path in spares(dir.path()) {
         fs::remove_file(path).unwrap();
     }
@@ -220,16 +220,16 @@ fn what_could_not_be_renamed_goes_before_anything_newer() {
     // No file can take the name of a directory.
     let in_the_way = segments(dir.path())[1].with_extension(SPARE);
     fs::create_dir(&in_the_way).unwrap();
-    assert!(journal.enforce_retention(150).is_err());
+    assert!(journal.enforce_retention(150, 0).is_err());
     for n in 0..50u8 {
         add(&mut journal, &[n; 40]);
-        assert!(journal.enforce_retention(240).is_err());
+        assert!(journal.enforce_retention(240, 0).is_err());
     }
     let found = read_all(&journal.reader());
     fs::remove_dir(&in_the_way).unwrap();
     let again = copy(dir.path());
     assert!(read_all(&open(again.path(), &circular()).unwrap().reader()).ends_with(&found));
-    journal.enforce_retention(240).unwrap();
+    journal.enforce_retention(240, 0).unwrap();
     drop(journal);
     let again = open(dir.path(), &circular()).unwrap();
     assert_eq!(read_all(&again.reader()), found);
@@ -256,7 +256,7 @@ fn files_of_others_are_left_alone() {
     assert_eq!(read_all(&journal.reader()), all);
     for n in 0..60u8 {
         add(&mut journal, &[n; 40]);
-        journal.enforce_retention(150).unwrap();
+        journal.enforce_retention(150, 0).unwrap();
     }
     journal.drop_spares().unwrap();
     assert_eq!(theirs.map(|path| fs::read(path).unwrap()), before);
@@ -294,7 +294,7 @@ fn readers_beside_files_that_are_written_over_read_what_was_written() {
         scope.spawn(move || read(40));
         for offset in 1..=3_000u64 {
             add(&mut journal, &payload(offset));
-            journal.enforce_retention(offset).unwrap();
+            journal.enforce_retention(offset, 0).unwrap();
             reused += usize::from(journal.header.reused);
         }
         done.store(true, Ordering::Relaxed);
@@ -328,7 +328,7 @@ fn a_log_that_is_cut_goes_on_over_older_files() {
             for n in 0..30u8 {
                 all.push(add(&mut journal, &[n ^ round; 40]));
                 journal
-                    .enforce_retention(journal.end().position.offset)
+                    .enforce_retention(journal.end().position.offset, 0)
                     .unwrap();
                 reused += usize::from(journal.header.reused);
                 finds_all_when_killed(dir.path(), &journal, &all);
@@ -351,7 +351,7 @@ fn a_log_that_keeps_to_its_bytes_is_written_over_as_well() {
     for n in 0..400u64 {
         add(&mut journal, &[n as u8; 200]);
         reused += usize::from(journal.header.reused);
-        journal.enforce_retention(n).unwrap();
+        journal.enforce_retention(n, 0).unwrap();
         assert!(journal.reader().disk_bytes() <= CAP);
     }
     assert!(reused > 200, "{reused}");

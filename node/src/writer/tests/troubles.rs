@@ -150,7 +150,7 @@ async fn a_replica_that_keeps_what_its_master_lacks_may_be_promoted() {
 }
 
 #[tokio::test]
-async fn on_a_full_disk_everything_that_needs_the_log_is_refused_and_nothing_ends() {
+async fn on_a_full_disk_a_replica_takes_nothing_more_and_can_be_promoted() {
     let (a, b) = two_dirs();
     let (from, to, _) = pair(&a, &b).await;
     let end = from.writer.progress().borrow().end;
@@ -168,10 +168,33 @@ async fn on_a_full_disk_everything_that_needs_the_log_is_refused_and_nothing_end
     let at = to.writer.progress().borrow().end.position;
     assert_eq!(at, end.position);
     let promote = Command::Promote { cluster, epoch, at };
-    let refused = to.writer.command(promote).await.unwrap_err();
-    assert_eq!(refused.error_type, ErrorCode::DiskFull);
-    let state = to.writer.state().borrow().clone();
-    assert_eq!((state.role, state.promised), (Role::Replica, 1));
+    to.writer.command(promote).await.unwrap();
+    let refused = put(&to, "y").await.unwrap_err();
+    assert_eq!(code(&refused), ErrorCode::DiskFull);
+    let drop = WriteRequest::DropCollection { name: "c".into() };
+    to.writer.write(drop).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replica_on_a_full_disk_takes_deletes() {
+    let (a, b) = two_dirs();
+    let (from, to, _) = pair(&a, &b).await;
+    put(&from, "x").await.unwrap();
+    to.writer.stop().await;
+    drop(to);
+    // It has the collection and lacks the vector.
+    let to = open_full(b.path());
+    let session = to.writer.accept_master(1, CLUSTER).await.unwrap();
+    let before = to.writer.progress().borrow().end;
+    let delete = Record::Delete {
+        incarnation: 2,
+        id: "x".into(),
+    };
+    let batch = next_batch(&to, 1, &delete);
+    to.writer.replicate(session, vec![batch]).await.unwrap();
+    to.writer.settled().await;
+    let after = to.writer.progress().borrow().end.position.offset;
+    assert_eq!(after, before.position.offset + 1);
 }
 
 #[tokio::test]

@@ -348,6 +348,8 @@ pub(crate) fn state(pod: &str, position: Position) -> State {
         settled: true,
         covered: 0,
         unlike: None,
+        disk_full: None,
+        memory_full: None,
         version: "test".into(),
     }
 }

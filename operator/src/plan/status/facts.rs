@@ -3,6 +3,7 @@
 use vectorizer_api::replication::{Replica, ReplicaStatus};
 
 use super::nodes::joins;
+use super::pressure::pressure;
 use super::told::{Told, promotion};
 use crate::crd::Phase;
 use crate::names::{self, condition, reason};
@@ -97,6 +98,7 @@ impl Facts<'_, '_> {
             self.ready(),
         ];
         told.extend(self.synchronous());
+        told.extend(pressure(self.draft.world));
         told.extend(self.draft.memory.last_promotion.as_ref().map(promotion));
         told
     }

@@ -50,6 +50,9 @@ pub(crate) struct Node {
     pub(crate) settled: bool,
     /// What of its data was found to be unlike its master's.
     pub(crate) unlike: Option<String>,
+    /// That its disk, or its memory, is too full for writes that grow.
+    pub(crate) disk_full: Option<String>,
+    pub(crate) memory_full: Option<String>,
     /// Until when its last renewal permits it to acknowledge writes, in ms.
     permit_until: u64,
     pub(crate) lag_ms: u64,

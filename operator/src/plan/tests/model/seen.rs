@@ -25,8 +25,7 @@ impl Model {
             .iter()
             .map(|(r, (_, stamp))| (r.clone(), stamp.clone()));
         World {
-            now: Timestamp::UNIX_EPOCH
-                + SignedDuration::from_millis(i64::try_from(self.now_ms).unwrap()),
+            now: self.now(),
             cluster: self.cluster.clone(),
             status: self.status.clone(),
             default_image: "node:test".into(),
@@ -106,8 +105,16 @@ impl Model {
             settled: node.settled,
             covered: 0,
             unlike: node.unlike.clone(),
+            disk_full: node.disk_full.clone(),
+            memory_full: node.memory_full.clone(),
             version: "test".into(),
         }
+    }
+
+    /// The model's time.
+    pub(crate) fn now(&self) -> Timestamp {
+        let since = i64::try_from(self.now_ms).unwrap();
+        Timestamp::UNIX_EPOCH + SignedDuration::from_millis(since)
     }
 
     fn replicas(&self) -> Option<Vec<Replica>> {
