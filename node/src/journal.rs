@@ -272,23 +272,22 @@ impl Journal {
         }
     }
 
-    /// Removes what is after `to`, the end of a batch, and returns it, oldest first. Durable when it returns.
-    pub fn truncate(&mut self, to: u64) -> Result<Vec<Batch>, JournalError> {
+    /// Removes what is after `to`, the end of a batch, unread: however long it is. Durable when it returns.
+    pub fn truncate(&mut self, to: u64) -> Result<(), JournalError> {
         self.check()?;
         self.publish();
-        let removed = self.batches_after(to)?;
         let Some((end, at)) = self.reader().locate(to)? else {
             return Err(self.not_a_boundary(to));
         };
-        if removed.is_empty() {
-            return Ok(removed);
+        if to == self.end.position.offset {
+            return Ok(());
         }
-        self.poisoning(|journal| journal.cut(end, at))?;
-        Ok(removed)
+        self.poisoning(|journal| journal.cut(end, at))
     }
 
     /// The batches after `to`, the end of one, oldest first.
-    pub fn batches_after(&mut self, to: u64) -> Result<Vec<Batch>, JournalError> {
+    #[cfg(test)]
+    pub(crate) fn batches_after(&mut self, to: u64) -> Result<Vec<Batch>, JournalError> {
         self.publish();
         let reader = self.reader();
         if reader.locate(to)?.is_none() {

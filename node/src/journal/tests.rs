@@ -295,7 +295,7 @@ proptest! {
 }
 
 #[test]
-fn truncation_returns_what_it_removes_and_survives_a_restart() {
+fn truncation_removes_what_is_behind_it_and_survives_a_restart() {
     for options in [
         small(),
         JournalOptions {
@@ -311,7 +311,8 @@ fn truncation_returns_what_it_removes_and_survives_a_restart() {
                 .map(|n| add_synced(&mut journal, &[n; 60]))
                 .collect();
             let reader = journal.reader();
-            let removed = journal.truncate(to).unwrap();
+            let removed = journal.batches_after(to).unwrap();
+            journal.truncate(to).unwrap();
             assert_eq!(removed, all[to as usize..]);
             all.truncate(to as usize);
             assert_eq!(journal.end().position.offset, to);
@@ -330,6 +331,34 @@ fn truncation_returns_what_it_removes_and_survives_a_restart() {
             assert_eq!(read_all(&journal.reader()), all, "to {to}");
         }
     }
+}
+
+#[test]
+fn what_is_cut_is_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = JournalOptions {
+        segment_bytes: 1_000,
+        cache_bytes: 300,
+        ..small()
+    };
+    let mut journal = open(dir.path(), &options).unwrap();
+    for n in 0..60u8 {
+        add_synced(&mut journal, &[n; 60]);
+    }
+    drop(journal);
+    let mut journal = open(dir.path(), &options).unwrap();
+    let files = segments(dir.path());
+    assert!(files.len() > 2);
+    // All but the first were read when it was opened, and are spoilt since.
+    for file in &files[1..] {
+        let mut bytes = fs::read(file).unwrap();
+        bytes[64..].fill(0xff);
+        fs::write(file, bytes).unwrap();
+    }
+    assert!(journal.reader().read(30, 1).is_err());
+    journal.truncate(3).unwrap();
+    assert_eq!(journal.end().position.offset, 3);
+    assert_eq!(read_all(&journal.reader()).len(), 3);
 }
 
 #[test]
