@@ -24,6 +24,7 @@ pub fn run(mut input: Input<'_>) {
     let token = token(&mut input);
     let (batches, end, history) = prefix(30);
     let config = MasterConfig {
+        former: None,
         link: link(&token),
         serving: if input.u8() % 8 == 7 {
             Serving::NotMaster { address: None }

@@ -302,7 +302,10 @@ impl Config {
         }
         if replication.enabled && replication.token.is_none() {
             warnings.push(
-                "replication.token_file is not set: whoever reaches the replication port can read everything".to_owned(),
+                "replication.token_file is not set: whoever reaches the replication port is fed everything that is stored \
+                 and counts as a replica, under any replica's id, and whoever answers at a master's address decides what \
+                 its replicas hold"
+                    .to_owned(),
             );
         }
         if !problems.is_empty() {

@@ -27,6 +27,7 @@ use vectorizer_replication::master::DEFAULT_WINDOW;
 use vectorizer_replication::session::LinkConfig;
 
 use crate::clock;
+use crate::config::Credential;
 use crate::replicas::ReplicaTable;
 use crate::store::Store;
 use crate::writer::WriterHandle;
@@ -42,8 +43,8 @@ pub struct LinkOptions {
     pub name: String,
     /// Where others can reach this node for replication, `host:port`.
     pub advertised: Option<String>,
-    /// The shared token; without one, only peers without one are talked to.
-    pub token: Option<Token>,
+    /// The shared token, looked at for each session; without one, only peers without one are talked to.
+    pub token: Option<Credential>,
     /// Time between heartbeats.
     pub heartbeat: Duration,
     /// A peer that is silent for so long is given up.
@@ -104,13 +105,23 @@ impl LinkContext {
         }
     }
 
-    fn link_config(&self) -> LinkConfig {
+    /// The token as it is now, and the one before it for a while after a change.
+    fn tokens(&self) -> (Option<Token>, Option<Token>) {
+        let Some(credential) = &self.options.token else {
+            return (None, None);
+        };
+        let (current, former) = credential.accepted();
+        let token = |secret: &[u8]| Token::new(secret);
+        (token(&current), former.and_then(|former| token(&former)))
+    }
+
+    fn link_config(&self, token: Option<Token>) -> LinkConfig {
         let state = self.writer.state();
         let state = state.borrow();
         LinkConfig {
             node_id: state.node_id,
             boot_id: state.boot_id,
-            token: self.options.token.clone(),
+            token,
             nonce: nonce(),
             heartbeat: clock::millis(self.options.heartbeat),
             timeout: clock::millis(self.options.timeout),

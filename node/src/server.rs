@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use vectorizer_api::error::ErrorCode;
 use vectorizer_api::lease::Holder;
-use vectorizer_replication::auth::Token;
 use vectorizer_replication::command::{Command, Standing};
 
 use crate::config::{Address, Config, StaticRole};
@@ -271,10 +270,7 @@ fn link_options(config: &Config) -> LinkOptions {
             }
             .to_string()
         }),
-        token: replication
-            .token
-            .as_ref()
-            .and_then(|t| Token::new(t.current().to_vec())),
+        token: replication.token.clone(),
         heartbeat: replication.heartbeat_interval,
         timeout: replication.replica_timeout,
         reconnect: replication.reconnect_interval,

@@ -41,6 +41,7 @@ const USES: [(&str, &[&str]); 20] = [
             "background",
             "breakage",
             "clock",
+            "config",
             "journal",
             "listen",
             "replicas",

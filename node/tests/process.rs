@@ -50,6 +50,8 @@ mod relay;
 mod resync;
 #[path = "process/roles.rs"]
 mod roles;
+#[path = "process/rotated.rs"]
+mod rotated;
 #[path = "process/samples.rs"]
 mod samples;
 #[path = "process/started.rs"]

@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, watch};
 use crate::act::{self, COMMAND, Done, Events, Refused, Targets, act, write_status};
 use crate::crd::VectorizerCluster;
 use crate::observe::cache::{Caches, key};
-use crate::observe::{Cordons, ObserveError, PROBE, Remembered, Sources, observe};
+use crate::observe::{Cordons, MOST_BYTES, ObserveError, PROBE, Remembered, Sources, observe};
 use crate::plan::{FAST, Plan, SETTLED, SOON, plan, status};
 use crate::report::{is_news, status_after};
 use crate::telemetry::Metrics;
@@ -109,8 +109,10 @@ pub async fn run(
         listings.push(listed.clone());
         let context = Arc::new(Context {
             client: client.clone(),
-            probes: vectorizer_api::client::Client::new("http://node", PROBE)?,
-            commands: vectorizer_api::client::Client::new("http://node", COMMAND)?,
+            probes: vectorizer_api::client::Client::new("http://node", PROBE)?
+                .taking_at_most(MOST_BYTES),
+            commands: vectorizer_api::client::Client::new("http://node", COMMAND)?
+                .taking_at_most(MOST_BYTES),
             cordons: Cordons::default(),
             events: Events::new(client.clone(), options.identity.clone()),
             default_image: options.node_image.clone(),

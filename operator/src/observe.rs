@@ -18,8 +18,9 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, Resource};
 use kube_runtime::reflector::ObjectRef as Key;
 use uuid::Uuid;
-use vectorizer_api::client::Timeouts;
+use vectorizer_api::client::{ClientError, Timeouts};
 use vectorizer_api::control::State;
+use vectorizer_api::error::ErrorCode;
 use vectorizer_api::lease::Grant;
 use vectorizer_api::replication::{Replica, Role};
 
@@ -41,6 +42,8 @@ pub const PROBE: Timeouts = Timeouts {
 };
 /// For how long after a write of our own the watch may still show a pod's labels as they were.
 const OWN_LABELS_FOR: Duration = Duration::from_secs(3);
+/// A node's answer is not read beyond so many bytes: a state is a thousand times smaller, a list of 256 replicas four times.
+pub const MOST_BYTES: usize = 4 << 20;
 /// How long it is remembered whether a Kubernetes node is cordoned.
 const CORDON_FOR: Duration = Duration::from_secs(10);
 
@@ -420,7 +423,7 @@ async fn members(
                     Probe::Unreachable("there is no control token yet".to_owned()),
                     None,
                 ),
-                (Some(ip), Some(_)) => ask(from, &ip, credentials).await,
+                (Some(ip), Some(_)) => ask(from.nodes, &ip, credentials).await,
             };
             let member = Member {
                 pod: cluster.pod(set, ordinal),
@@ -448,14 +451,17 @@ async fn members(
 
 /// A node's state and, from a master, its replicas.
 async fn ask(
-    from: &Sources<'_>,
+    nodes: &vectorizer_api::client::Client,
     ip: &str,
     credentials: &Credentials,
 ) -> (Probe, Option<Vec<Replica>>) {
     let (token, former) = (credentials.control.clone(), credentials.former.clone());
-    let node = from.nodes.at(ops_url(ip)).with_tokens(token, former);
+    let node = nodes.at(ops_url(ip)).with_tokens(token, former);
     let state: State = match node.control_state().await {
         Ok(state) => state,
+        Err(ClientError::Api(error)) if is_about_the_token(error.error_type) => {
+            return (Probe::Refused(error.message), None);
+        }
         Err(error) => return (Probe::Unreachable(error.to_string()), None),
     };
     let replicas = match state.role {
@@ -463,6 +469,10 @@ async fn ask(
         Role::Replica | Role::Unassigned => None,
     };
     (Probe::State(Box::new(state)), replicas)
+}
+
+fn is_about_the_token(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::Unauthenticated | ErrorCode::Forbidden)
 }
 
 /// Whether a Kubernetes node takes no new pods. When that may not be read, none counts as cordoned.

@@ -454,6 +454,8 @@ pub enum Probe {
     NoAddress,
     /// It did not answer: why.
     Unreachable(String),
+    /// It answered, and does not know the operator's control token: what it said.
+    Refused(String),
     /// Its answer.
     State(Box<State>),
 }
@@ -463,7 +465,20 @@ impl Member {
     pub fn state(&self) -> Option<&State> {
         match &self.probe {
             Probe::State(state) => Some(state),
-            Probe::NoAddress | Probe::Unreachable(_) => None,
+            Probe::NoAddress | Probe::Unreachable(_) | Probe::Refused(_) => None,
+        }
+    }
+
+    /// In words, what keeps a node that says nothing of itself from it: the end of a sentence that begins with its pod.
+    pub fn silence(&self) -> String {
+        match &self.probe {
+            Probe::Refused(said) => format!(
+                "answers, and knows neither the operator's control token nor the one before it ({said}); a node has a \
+                 changed Secret within two minutes, or else has been given another one"
+            ),
+            Probe::NoAddress | Probe::Unreachable(_) | Probe::State(_) => {
+                "does not answer".to_owned()
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! A typed client of the REST API, for the operator, the tests and whoever else talks to a node.
 //!
-//! Every call is bounded: in time by [`Timeouts`], in memory by [`MAX_ANSWER_BYTES`]. A refusal by the node
+//! Every call is bounded: in time by [`Timeouts`], in memory by [`MAX_ANSWER_BYTES`], or by less where a caller says so. A refusal by the node
 //! ([`ClientError::Api`]) is told apart from a node that could not be reached or did not answer in time, and each error
 //! says whether anything can have happened. No call is repeated, but for another credential, and no redirect followed:
 //! what to do next is the caller's decision.
@@ -140,6 +140,7 @@ pub struct Client {
     token: Option<String>,
     former: Option<String>,
     at_least: Option<Position>,
+    at_most: usize,
     http: reqwest::Client,
 }
 
@@ -169,6 +170,7 @@ impl Client {
                 token: None,
                 former: None,
                 at_least: None,
+                at_most: MAX_ANSWER_BYTES,
                 http,
             }),
             Err(error) => Err(ClientError::Request {
@@ -208,6 +210,13 @@ impl Client {
     #[must_use]
     pub fn reading_at_least(mut self, position: Position) -> Self {
         self.at_least = Some(position);
+        self
+    }
+
+    /// The same, and answers larger than so many bytes are not read to their end.
+    #[must_use]
+    pub fn taking_at_most(mut self, bytes: usize) -> Self {
+        self.at_most = bytes;
         self
     }
 
@@ -300,7 +309,7 @@ impl Client {
         match answer.status() {
             StatusCode::OK => Ok(true),
             StatusCode::SERVICE_UNAVAILABLE => Ok(false),
-            _ => Err(refusal(url, answer).await),
+            _ => Err(refusal(url, answer, self.at_most).await),
         }
     }
 
@@ -329,7 +338,7 @@ impl Client {
         }
         let answer = self.send(&url, request).await?;
         if !answer.status().is_success() {
-            return Err(refusal(url, answer).await);
+            return Err(refusal(url, answer, self.at_most).await);
         }
         let status = answer.status().as_u16();
         let header = |name| {
@@ -338,7 +347,7 @@ impl Client {
         };
         let position = header(POSITION_HEADER).and_then(|text| text.parse().ok());
         let role = header(ROLE_HEADER);
-        let bytes = read(&url, answer).await?;
+        let bytes = read(&url, answer, self.at_most).await?;
         match serde_json::from_slice(&bytes) {
             Ok(body) => Ok(Reply {
                 body,
@@ -382,15 +391,15 @@ impl Client {
     }
 }
 
-/// The whole body, as long as it stays within [`MAX_ANSWER_BYTES`]: a peer's promise about its size is not trusted.
-async fn read(url: &str, mut answer: Response) -> Result<Vec<u8>, ClientError> {
+/// The whole body, as long as it stays within `most` bytes: a peer's promise about its size is not trusted.
+async fn read(url: &str, mut answer: Response, most: usize) -> Result<Vec<u8>, ClientError> {
     let mut bytes = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(|e| transport(url, &e))? {
-        if bytes.len() + chunk.len() > MAX_ANSWER_BYTES {
+        if bytes.len() + chunk.len() > most {
             return Err(ClientError::NotUnderstood {
                 url: url.to_owned(),
                 status: answer.status().as_u16(),
-                cause: format!("its body is larger than {MAX_ANSWER_BYTES} bytes"),
+                cause: format!("its body is larger than {most} bytes"),
             });
         }
         bytes.extend_from_slice(&chunk);
@@ -398,9 +407,9 @@ async fn read(url: &str, mut answer: Response) -> Result<Vec<u8>, ClientError> {
     Ok(bytes)
 }
 
-async fn refusal(url: String, answer: Response) -> ClientError {
+async fn refusal(url: String, answer: Response, most: usize) -> ClientError {
     let status = answer.status().as_u16();
-    let bytes = match read(&url, answer).await {
+    let bytes = match read(&url, answer, most).await {
         Ok(bytes) => bytes,
         Err(error) => return error,
     };

@@ -42,7 +42,7 @@ pub struct State {
     /// The chain at `position`.
     #[cfg_attr(feature = "schema", schemars(with = "String"))]
     pub chain: Chain,
-    /// Epochs in the log.
+    /// Epochs in the log, the last thousand of them.
     #[cfg_attr(feature = "schema", schemars(with = "Vec<serde_json::Value>"))]
     pub history: History,
     /// Whether this node holds a usable copy of the data (false on an empty volume and in a first full sync).
@@ -51,6 +51,9 @@ pub struct State {
     pub master_address: Option<String>,
     /// On a replica, whether its session is live; on a master, true.
     pub connected: bool,
+    /// On a replica whose session is not live, why not, as the last attempt ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_off: Option<String>,
     /// On a master, the node ids on record as members; empty before they were recorded, and without Kubernetes.
     #[serde(default)]
     pub members: Vec<Uuid>,

@@ -283,6 +283,16 @@ pub enum Refusal {
         max = u64::MAX
     )]
     NoEpochLeft,
+    /// A master shows an epoch that no cluster gets to by itself.
+    #[error(
+        "the master's epoch {epoch} is too far above {promised}, which this node has promised, to be one that was granted"
+    )]
+    TooFar {
+        /// The master's.
+        epoch: u64,
+        /// The node's.
+        promised: u64,
+    },
     /// A master spoke to a node that follows nobody.
     #[error("this node follows no master: it has to be told to follow first")]
     NotReplica,

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use crate::auth::Nonces;
+use crate::auth::{Nonces, Token};
 use crate::batch::Batch;
 use crate::breakage::{self, Breakage};
 use crate::frame::MAX_AFTER_AUTH;
@@ -61,6 +61,8 @@ pub enum Serving {
 pub struct MasterConfig {
     /// Identity, token, times.
     pub link: LinkConfig,
+    /// The token before this one, which is taken for proof as well: a change reaches both sides at different times.
+    pub former: Option<Token>,
     /// What this node is.
     pub serving: Serving,
     /// Most bytes under way and not yet taken by the replica. A single batch or chunk may exceed it.

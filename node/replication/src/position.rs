@@ -131,6 +131,12 @@ impl History {
         &self.0
     }
 
+    /// The same without all but its last `count` entries.
+    #[must_use]
+    pub fn last(&self, count: usize) -> History {
+        History(self.0[self.0.len().saturating_sub(count)..].to_vec())
+    }
+
     /// Opens an epoch. Returns false, and changes nothing, unless it is above all earlier ones.
     pub fn open(&mut self, start: EpochStart) -> bool {
         let above = self

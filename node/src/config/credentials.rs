@@ -1,4 +1,8 @@
 //! Credentials: read from files, read again when the files change, never printed, compared in constant time.
+//!
+//! A key that clients send ends when its file changes. A token that members of a cluster share reaches them at different
+//! times, as each kubelet brings a changed Secret when it gets to it: so the one before it is accepted for
+//! [`FORMER_FOR`] longer, by those who ask with [`Credential::accepted`].
 
 use std::fmt;
 use std::fs;
@@ -13,6 +17,8 @@ use subtle::ConstantTimeEq;
 
 /// How often a file is looked at, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// So long after a change was seen, the credential before it is still accepted where both sides have to see it.
+const FORMER_FOR: Duration = Duration::from_secs(600);
 /// A credential is no longer than this, in bytes.
 const MAX_LEN: u64 = 4096;
 
@@ -46,6 +52,8 @@ pub struct Credential {
 
 struct Read {
     secret: Arc<[u8]>,
+    /// The one before, and when it was replaced.
+    former: Option<(Arc<[u8]>, Instant)>,
     version: Version,
     looked: Instant,
 }
@@ -67,6 +75,7 @@ impl Credential {
             path: path.into(),
             read: Arc::new(Mutex::new(Read {
                 secret,
+                former: None,
                 version,
                 looked: Instant::now(),
             })),
@@ -83,9 +92,25 @@ impl Credential {
         known.secret.clone()
     }
 
+    /// The credential as the file has it now, and the one before it for a while after a change.
+    pub fn accepted(&self) -> (Arc<[u8]>, Option<Arc<[u8]>>) {
+        let current = self.current();
+        let known = self.read.lock();
+        let former = known.former.as_ref();
+        let former = former.filter(|(_, replaced)| replaced.elapsed() < FORMER_FOR);
+        (current, former.map(|(secret, _)| secret.clone()))
+    }
+
     /// Whether `given` is the credential; the time that it takes tells its length at most.
     pub fn matches(&self, given: &[u8]) -> bool {
         self.current().ct_eq(given).into()
+    }
+
+    /// Whether `given` is the credential, or the one before it for a while after a change.
+    pub fn accepts(&self, given: &[u8]) -> bool {
+        let (current, former) = self.accepted();
+        let is_former = former.is_some_and(|former| former.ct_eq(given).into());
+        bool::from(current.ct_eq(given)) || is_former
     }
 
     fn look(&self, known: &mut Read) {
@@ -97,8 +122,9 @@ impl Credential {
             Ok((secret, version)) => {
                 if secret != known.secret {
                     tracing::info!(file = %self.path.display(), "credential changed");
+                    let former = std::mem::replace(&mut known.secret, secret);
+                    known.former = Some((former, Instant::now()));
                 }
-                known.secret = secret;
                 known.version = version;
             }
             Err(error) => tracing::error!(%error, "the credential read before stays valid"),
@@ -184,6 +210,25 @@ mod tests {
         credential.look_now();
         assert!(credential.matches(b"newer"));
         assert!(!credential.matches(b"old"));
+    }
+
+    #[test]
+    fn where_both_sides_have_to_see_a_change_the_one_before_is_accepted_for_a_while() {
+        let (_dir, path) = file("old");
+        let credential = Credential::open(&path).unwrap();
+        assert!(credential.accepted().1.is_none());
+        fs::write(&path, "newer").unwrap();
+        credential.look_now();
+        assert!(credential.accepts(b"newer") && credential.accepts(b"old"));
+        assert!(!credential.accepts(b"other"));
+        fs::write(&path, "newest!").unwrap();
+        credential.look_now();
+        assert!(credential.accepts(b"newest!") && credential.accepts(b"newer"));
+        assert!(!credential.accepts(b"old"), "two changes ago");
+        let long_ago = Instant::now().checked_sub(FORMER_FOR).unwrap();
+        credential.read.lock().former.as_mut().unwrap().1 = long_ago;
+        assert!(!credential.accepts(b"newer") && credential.accepted().1.is_none());
+        assert!(credential.accepts(b"newest!"));
     }
 
     #[test]

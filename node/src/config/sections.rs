@@ -36,7 +36,7 @@ pub(super) fn server(reader: &mut Reader<'_>, warnings: &mut Vec<String>) -> Ser
             );
         } else {
             warnings.push(
-                "server.admin_key_file is not set: whoever reaches the REST port can read and write everything".to_owned(),
+                "server.admin_key_file is not set: whoever reaches the REST port can read and write everything, and configure replication".to_owned(),
             );
         }
     }

@@ -15,8 +15,11 @@ use vectorizer_replication::concern::Concern;
 use super::Api;
 use super::answer::Refusal;
 use super::body::Input;
+use super::replication;
 use crate::config::{Address, Durability};
 
+/// So many epochs are told: whoever asks is interested in the last few, and takes an answer of a bounded size.
+const EPOCHS_SHOWN: usize = 1_000;
 /// A change of members may wait for acknowledgements no longer than this.
 const LONGEST_CHANGE: Duration = Duration::from_secs(30);
 
@@ -32,6 +35,7 @@ pub(super) async fn state(From(api): From<Api>) -> Json<State> {
     let (record, settled) = membership.map_or((Concern::default(), true), |m| {
         (m.on_record().clone(), m.settled().is_some())
     });
+    let cut_off = replication::cut_off(&api, &now);
     Json(State {
         members: record.members.into_iter().collect(),
         acks: record.acks,
@@ -53,12 +57,13 @@ pub(super) async fn state(From(api): From<Api>) -> Json<State> {
         durable: progress.durable,
         chain: progress.end.chain,
         unlike: now.unlike().map(ToOwned::to_owned),
-        history: now.history,
+        history: now.history.last(EPOCHS_SHOWN),
         has_data: now.has_data,
         master_address: now.master_address,
         disk_full: room.disk_full,
         memory_full: room.memory_full,
         connected: is_master || api.links.is_connected(),
+        cut_off,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     })
 }

@@ -32,6 +32,7 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
     };
     let mut warnings = api.config.warnings.clone();
     warnings.extend(state.fault.as_ref().map(ToString::to_string));
+    warnings.extend(cut_off(&api, &state).filter(|_| state.fault.is_none()));
     warnings.extend(reads::withheld(&state).filter(|_| state.fault.is_none()));
     let room = api.writer.room().borrow().clone();
     warnings.extend(room.disk_full.into_iter().chain(room.memory_full));
@@ -52,6 +53,14 @@ pub(super) async fn status(State(api): State<Api>) -> Json<Status> {
         master_address: state.master_address,
         warnings,
     })
+}
+
+/// Why a replica is not fed by its master.
+pub(super) fn cut_off(api: &Api, state: &NodeState) -> Option<String> {
+    let address = state.master_address.as_ref()?;
+    let why = api.links.trouble()?;
+    let is_cut_off = state.role == Role::Replica && !api.links.is_connected();
+    is_cut_off.then(|| format!("the master at {address} is not followed: {why}"))
 }
 
 fn connected(api: &Api, state: &NodeState) -> u64 {

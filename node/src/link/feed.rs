@@ -73,8 +73,10 @@ pub(super) async fn feed(
     let mut moved = log.subscribe();
     let mut state = context.writer.state();
     let serving = serving(&state.borrow_and_update());
+    let (token, former) = context.tokens();
     let config = MasterConfig {
-        link: context.link_config(),
+        link: context.link_config(token),
+        former,
         serving: serving.clone(),
         window: context.options.window,
     };

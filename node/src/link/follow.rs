@@ -1,6 +1,5 @@
 //! The replica's side: connects to the master that this node is told to follow, and again when the connection is lost.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -50,6 +49,8 @@ async fn run(context: &LinkContext) {
     let mut pause = Pause::new(context.options.reconnect);
     let mut broken: Option<Instant> = None;
     let mut wants_snapshot = false;
+    // The master may not have seen yet that the token changed, or this node may not.
+    let mut with_former = false;
     loop {
         let target = Target::of(&state.borrow_and_update());
         let Some(target) = target else {
@@ -60,8 +61,10 @@ async fn run(context: &LinkContext) {
             continue;
         };
         LinkStats::add(&context.stats.connects, 1);
-        let session = receive(context, &target, &mut state, wants_snapshot).await;
-        context.stats.connected.store(false, Ordering::Relaxed);
+        let (token, former) = context.tokens();
+        let token = former.filter(|_| with_former).or(token);
+        let session = receive(context, &target, &mut state, token, wants_snapshot).await;
+        context.stats.is_cut_off(session.end.trouble());
         if session.joined {
             pause.reset();
         }
@@ -74,6 +77,11 @@ async fn run(context: &LinkContext) {
             End::Lost(reason) => {
                 let at = context.writer.log().end().position;
                 tracing::warn!(master = %target.address, reason, %at, "replication: the master is not followed now");
+                Some(pause.next())
+            }
+            End::Unauthenticated(reason) => {
+                tracing::warn!(master = %target.address, reason, with_former, "replication: the master is not followed now");
+                with_former = !with_former;
                 Some(pause.next())
             }
             End::Busy(wait) => Some(wait.max(pause.next())),

@@ -1,11 +1,11 @@
 //! One connection from the replica's side.
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use vectorizer_replication::auth::Token;
 use vectorizer_replication::handshake::ReplicaLog;
 use vectorizer_replication::message::Reject;
 use vectorizer_replication::position::Position;
@@ -22,6 +22,8 @@ use crate::writer::{NodeState, SinkError, TruncateOutcome};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Who asks for more patience than this has it asked for by somebody else.
+const LONGEST_BUSY: Duration = Duration::from_secs(30);
 
 /// How a session went.
 pub(super) struct Outcome {
@@ -40,6 +42,8 @@ pub(super) enum End {
     Changed,
     /// The connection, the session or the master failed.
     Lost(String),
+    /// One side does not know the other's token.
+    Unauthenticated(String),
     /// The master asks for patience.
     Busy(Duration),
     /// What the master sends does not fit what this node holds.
@@ -48,11 +52,28 @@ pub(super) enum End {
     Unlike(String),
 }
 
+impl End {
+    /// What is wrong, unless it is meant to be so.
+    pub(super) fn trouble(&self) -> Option<String> {
+        match self {
+            End::Changed => None,
+            End::Lost(why) | End::Unauthenticated(why) | End::Broken(why) | End::Unlike(why) => {
+                Some(why.clone())
+            }
+            End::Busy(wait) => Some(format!(
+                "the master is busy and asks for {} ms",
+                wait.as_millis()
+            )),
+        }
+    }
+}
+
 /// Makes one connection and follows it to its end. After that nothing of it changes the log any more.
 pub(super) async fn receive(
     context: &LinkContext,
     target: &Target,
     state: &mut watch::Receiver<NodeState>,
+    token: Option<Token>,
     wants_snapshot: bool,
 ) -> Outcome {
     let limit = CONNECT_TIMEOUT.min(context.options.timeout);
@@ -62,7 +83,7 @@ pub(super) async fn receive(
     };
     let end = match stream {
         Ok(Ok(stream)) => {
-            let session = Receive::new(context, target, stream, wants_snapshot);
+            let session = Receive::new(context, target, stream, token, wants_snapshot);
             return session.run(state).await;
         }
         Ok(Err(error)) => End::Lost(format!("no connection: {error}")),
@@ -105,6 +126,7 @@ impl<'a> Receive<'a> {
         context: &'a LinkContext,
         target: &'a Target,
         stream: TcpStream,
+        token: Option<Token>,
         wants_snapshot: bool,
     ) -> Self {
         if let Err(error) = stream.set_nodelay(true) {
@@ -113,7 +135,7 @@ impl<'a> Receive<'a> {
         let (read, write) = stream.into_split();
         let state = context.writer.state();
         let config = ReplicaConfig {
-            link: context.link_config(),
+            link: context.link_config(token),
             cluster: state.borrow().cluster,
             promised: target.promised,
             name: context.options.name.clone(),
@@ -300,7 +322,7 @@ impl<'a> Receive<'a> {
             &stats.partial_syncs
         };
         LinkStats::add(counter, 1);
-        stats.connected.store(true, Ordering::Relaxed);
+        stats.is_following();
         let from = self.context.writer.log().end().position;
         tracing::info!(master = %self.target.address, full, %from, "replication: following");
         self.progress();
@@ -379,13 +401,17 @@ impl<'a> Receive<'a> {
 
 fn end_of(reason: Closed) -> End {
     match reason {
-        Closed::Refused(Reject::Busy(ms)) => End::Busy(Duration::from_millis(u64::from(ms))),
+        Closed::Refused(Reject::Busy(ms)) => {
+            End::Busy(LONGEST_BUSY.min(Duration::from_millis(u64::from(ms))))
+        }
+        Closed::Refused(Reject::Unauthenticated(_)) | Closed::Unauthenticated(_) => {
+            End::Unauthenticated(reason.to_string())
+        }
         Closed::Mismatch(text) => End::Broken(text),
         Closed::Refused(_)
         | Closed::Refusing(_)
         | Closed::Timeout(_)
         | Closed::HandshakeTimeout(_)
-        | Closed::Unauthenticated(_)
         | Closed::Protocol(_)
         | Closed::Local(_) => End::Lost(reason.to_string()),
     }

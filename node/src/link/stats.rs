@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
 /// Since the process began, both sides together.
 #[derive(Debug, Default)]
 pub struct LinkStats {
@@ -32,6 +34,8 @@ pub struct LinkStats {
     pub master_offset: AtomicU64,
     /// On a replica, whether its session with the master is live.
     pub connected: AtomicBool,
+    /// On a replica, why the last session with the master, or the last attempt at one, ended.
+    trouble: Mutex<Option<String>>,
 }
 
 impl LinkStats {
@@ -41,6 +45,23 @@ impl LinkStats {
 
     pub(super) fn set(counter: &AtomicU64, value: u64) {
         counter.store(value, Ordering::Relaxed);
+    }
+
+    /// This replica's session with its master is live.
+    pub(super) fn is_following(&self) {
+        *self.trouble.lock() = None;
+        self.connected.store(true, Ordering::Relaxed);
+    }
+
+    /// It is not; `why`, unless that was wanted.
+    pub(super) fn is_cut_off(&self, why: Option<String>) {
+        self.connected.store(false, Ordering::Relaxed);
+        *self.trouble.lock() = why;
+    }
+
+    /// Why this replica's session with its master is not live, as the last attempt ended.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
     }
 
     /// Whether this replica's session with its master is live.

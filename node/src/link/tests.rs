@@ -16,18 +16,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use vectorizer_api::control::Handover;
 use vectorizer_api::replication::{ReplicaStatus, Role};
-use vectorizer_replication::command::Command;
+use vectorizer_replication::command::{Command, Refusal};
 use vectorizer_replication::frame;
 use vectorizer_replication::message::Message;
 use vectorizer_replication::position::Position;
 use vectorizer_replication::replica::{Input, LocalLog, Output, ReplicaConfig, ReplicaSession};
 
 use super::*;
+use crate::config::Credential;
 use crate::data_dir::DataDir;
 use crate::journal::JournalOptions;
 use crate::permit::Permit;
 use crate::store::{CollectionConfig, Metric, Numbers, Op, Record};
-use crate::writer::{Puts, WriteRequest, WriterOptions, start};
+use crate::writer::{Puts, SinkError, WriteRequest, WriterOptions, start};
 
 const CLUSTER: Uuid = Uuid::from_u128(0xc1);
 /// No wait takes longer, even on a busy machine, unless it would take for ever.
@@ -42,10 +43,18 @@ struct Node {
 
 type JoinHandle = tokio::task::JoinHandle<()>;
 
+/// A token in a file; it stays valid when that is gone.
+fn credential(secret: &str) -> Option<Credential> {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("token");
+    std::fs::write(&path, secret).unwrap();
+    Some(Credential::open(&path).unwrap())
+}
+
 fn options() -> LinkOptions {
     LinkOptions {
         name: "node".to_owned(),
-        token: Token::new("secret"),
+        token: credential("secret"),
         heartbeat: Duration::from_millis(100),
         timeout: Duration::from_secs(4),
         reconnect: Duration::from_millis(200),
@@ -354,11 +363,52 @@ async fn a_replica_that_was_fenced_deposes_the_master_with_its_greeting() {
 }
 
 #[tokio::test]
+async fn without_a_token_no_peer_ends_a_mastership_and_no_master_takes_all_epochs() {
+    let (a, b) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let open = || LinkOptions {
+        token: None,
+        ..options()
+    };
+    let master = Node::master_with(a.path(), open()).await;
+    master.put(0..10).await;
+    let replica = Node::start(b.path(), 0, open()).await;
+    replica.follow(1, &master).await;
+    until_same(&replica, &master).await;
+    // The last epoch there is, promised by a replica that has proven nothing.
+    let (cluster, epoch) = (CLUSTER, u64::MAX);
+    let fence = Command::Fence { cluster, epoch };
+    replica.context.writer.command(fence).await.unwrap();
+    until("the replica to be refused", || {
+        let trouble = replica.context.stats.trouble();
+        trouble.is_some_and(|why| why.contains("replication.token_file"))
+    })
+    .await;
+    let now = master.context.writer.state().borrow().clone();
+    assert_eq!(
+        (now.role, now.master_epoch, now.promised),
+        (Role::Master, 1, 1)
+    );
+    master.put(10..20).await;
+
+    // Nor does a replica promise what whoever answers at its master's address makes up.
+    let other = TempDir::new().unwrap();
+    let other = Node::start(other.path(), 0, open()).await;
+    other.follow(1, &master).await;
+    until_same(&other, &master).await;
+    let seen = other.context.writer.accept_master(u64::MAX, CLUSTER).await;
+    assert!(matches!(
+        seen,
+        Err(SinkError::Refused(Refusal::TooFar { .. }))
+    ));
+    assert_eq!(other.context.writer.state().borrow().promised, 1);
+}
+
+#[tokio::test]
 async fn another_token_is_not_let_in_and_nothing_is_sent() {
     let (a, b) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let master = Node::master(a.path()).await;
     let other = LinkOptions {
-        token: Token::new("other"),
+        token: credential("other"),
         ..options()
     };
     let replica = Node::start(b.path(), 0, other).await;

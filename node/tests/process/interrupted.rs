@@ -28,7 +28,7 @@ async fn interrupted() -> Interrupted {
     let at_home = Machine::master()
         .set("replication.log_size=64")
         .set("storage.segment_bytes=4096");
-    let at_home = commandable(at_home);
+    let at_home = trusting(commandable(at_home));
     let master = at_home.start().await;
     master.create().await;
     for n in (0..VECTORS).step_by(500) {
@@ -44,7 +44,7 @@ async fn interrupted() -> Interrupted {
     .await;
     let relay = Relay::to(at_home.replication()).await;
     relay.set(Line::Until(MIDDLE));
-    let elsewhere = commandable(Machine::following(&relay.address));
+    let elsewhere = trusting(commandable(Machine::following(&relay.address)));
     let replica = elsewhere.start().await;
     until("the middle of the full sync", async || {
         match relay.to_client() {

@@ -13,6 +13,12 @@ pub fn commandable(machine: Machine) -> Machine {
     machine.set(&format!("server.control_token_file={}", token.display()))
 }
 
+/// The machine with a token that it shares with its peers: without one, none of them can end its mastership.
+pub fn trusting(machine: Machine) -> Machine {
+    let token = machine.file("replication-token", "the-replication-token");
+    machine.set(&format!("replication.token_file={}", token.display()))
+}
+
 /// A client that may give commands.
 pub fn commander(node: &Node) -> Client {
     node.client.clone().with_token(TOKEN)

@@ -222,3 +222,37 @@ fn a_status_that_is_reported_into_an_object_does_not_change_its_stamp() {
     );
     assert_ne!(stamp(&metadata("5", None)), stamp(&metadata("6", None)));
 }
+
+/// What the operator makes of a node that answers `code` and `body` to everything. Nodes are told apart by `last`.
+async fn asked(last: u8, code: axum::http::StatusCode, body: String) -> Probe {
+    // Every node listens on the same port.
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let ip = format!("127.{}.{low}.{last}", high.max(1));
+    let listener = tokio::net::TcpListener::bind((ip.as_str(), names::OPS_PORT))
+        .await
+        .unwrap();
+    let answer = move || std::future::ready((code, body.clone()));
+    let server = axum::serve(listener, axum::Router::new().fallback(answer));
+    let task = tokio::spawn(async move { server.await });
+    let nodes = vectorizer_api::client::Client::new("http://node", Timeouts::default()).unwrap();
+    let nodes = nodes.taking_at_most(MOST_BYTES);
+    let mut credentials = Credentials::default();
+    credentials.control = Some("token".to_owned());
+    let (probe, _) = ask(&nodes, &ip, &credentials).await;
+    task.abort();
+    probe
+}
+
+#[tokio::test]
+async fn a_node_that_refuses_the_token_answers_and_one_that_says_too_much_does_not() {
+    let code = axum::http::StatusCode::UNAUTHORIZED;
+    let body =
+        json!({ "error_type": "unauthenticated", "message": "not known here", "status_code": 401 });
+    let refused = asked(1, code, body.to_string()).await;
+    assert_eq!(refused, Probe::Refused("not known here".to_owned()));
+    let ok = axum::http::StatusCode::OK;
+    let Probe::Unreachable(why) = asked(2, ok, " ".repeat(MOST_BYTES + 1)).await else {
+        panic!("it was read to its end")
+    };
+    assert!(why.contains("larger than"), "{why}");
+}

@@ -385,8 +385,9 @@ fn elect(draft: &mut Draft<'_>, mut target: TargetStatus) {
         && patient
     {
         let text = format!(
-            "{} is ready but does not answer; it may hold the most",
-            straggler.pod
+            "{} is ready but {}; it may hold the most",
+            straggler.pod,
+            straggler.silence()
         );
         return draft.wait(Severity::Trouble, reason::PROMOTION_WAITS, text);
     }

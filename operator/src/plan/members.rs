@@ -9,7 +9,7 @@ use super::primary::{conclude, master_status};
 use super::{Draft, Severity, Step, typed};
 use crate::crd::{PromoteMode, PromotionResult, TargetStatus};
 use crate::names::reason;
-use crate::world::{Member, World};
+use crate::world::{Member, Probe, World};
 
 /// For how long a replica that takes part in reads may be unheard of before it leaves them. A master that restarts hears
 /// of nobody for a moment; that is no reason to stop reads.
@@ -233,16 +233,19 @@ fn describe_missing_master(draft: &mut Draft<'_>) {
                 format!("{} is restarting and takes the next epoch", master.pod),
             )
         }
-        None => (
-            Severity::Trouble,
-            reason::MASTER_UNREACHABLE,
-            format!(
-                "{} does not answer{}; if it does not come back, a replica takes over by {}",
-                master.pod,
-                member.map(killed).unwrap_or_default(),
-                typed::command(draft, PromoteMode::Failover, None)
-            ),
-        ),
+        None => {
+            let refused = member.filter(|m| matches!(m.probe, Probe::Refused(_)));
+            let text = match refused {
+                Some(member) => format!("{} {}", master.pod, member.silence()),
+                None => format!(
+                    "{} does not answer{}; if it does not come back, a replica takes over by {}",
+                    master.pod,
+                    member.map(killed).unwrap_or_default(),
+                    typed::command(draft, PromoteMode::Failover, None)
+                ),
+            };
+            (Severity::Trouble, reason::MASTER_UNREACHABLE, text)
+        }
     };
     draft.wait(severity, reason, text);
 }

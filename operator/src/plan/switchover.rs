@@ -339,7 +339,7 @@ fn unfit(
         return Some(format!("{pod} is about to be removed"));
     }
     let Some(state) = member.state() else {
-        return Some(format!("{pod} does not answer"));
+        return Some(format!("{pod} {}", member.silence()));
     };
     if member.seen.as_ref().is_none_or(|p| p.deleting) {
         return Some(format!("{pod} is being deleted"));

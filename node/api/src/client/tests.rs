@@ -77,6 +77,21 @@ async fn a_node_that_does_not_know_a_credential_yet_is_shown_the_one_before() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_larger_than_the_caller_takes_is_not_read_to_its_end() {
+    // It says that it has a gigabyte, and begins with it.
+    let answer = concat!(
+        "HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n",
+        "{\"node\": \"a node with a long name, and much to say\""
+    );
+    let (client, _) = peer(answer).await;
+    let error = client.taking_at_most(32).control_state().await.unwrap_err();
+    let ClientError::NotUnderstood { cause, .. } = error else {
+        panic!("{error:?}")
+    };
+    assert!(cause.contains("larger than 32 bytes"), "{cause}");
+}
+
+#[tokio::test]
 async fn nobody_listening_is_a_connect_error_and_nothing_happened() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

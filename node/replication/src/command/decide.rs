@@ -6,6 +6,10 @@ use super::{Command, Effect, HandedOver, Refusal, RoleFacts, Standing, Transitio
 use crate::breakage::{self, Breakage};
 use crate::position::Position;
 
+/// A master whose epoch is further above the one promised is not believed: each grant is one more, and who was told by the
+/// operator has promised already.
+const FARTHEST_LEAP: u64 = 1 << 20;
+
 /// Decides a command. Pure and total; a refusal changes nothing, and a command given twice gets the same answer twice.
 pub fn decide(facts: &RoleFacts, command: &Command) -> Result<Transition, Refusal> {
     match command {
@@ -248,6 +252,13 @@ fn master_seen(facts: &RoleFacts, cluster: Uuid, epoch: u64) -> Result<Transitio
     at_least_one(epoch)?;
     same_cluster_or_none(facts, cluster)?;
     not_stale(facts, epoch)?;
+    // Said by whoever answers at the master's address: promised, it leaves no epoch for anybody.
+    if epoch - facts.promised.min(epoch) > FARTHEST_LEAP {
+        return Err(Refusal::TooFar {
+            epoch,
+            promised: facts.promised,
+        });
+    }
     let Standing::Replica {
         master_address,
         master_url,

@@ -474,6 +474,18 @@ fn a_higher_epoch_on_the_link_demotes_a_master_and_a_lower_one_does_not() {
     assert_eq!(facts, master(3, 40));
 }
 
+#[test]
+fn no_master_is_believed_whose_epoch_no_cluster_gets_to() {
+    let facts = replica(3, 40);
+    for epoch in [u64::MAX, 4 + (1 << 20)] {
+        let promised = 3;
+        let refused = Err(Refusal::TooFar { epoch, promised });
+        assert_eq!(decide(&facts, &seen(epoch)), refused);
+    }
+    // A thousand restarts while it was away are none of its business.
+    assert_eq!(done(&facts, &seen(1_003)).promised, 1_003);
+}
+
 fn any_command() -> impl Strategy<Value = Command> {
     let epoch = 0..6_u64;
     let at = (0..6_u64, 0..4_u64).prop_map(|(e, o)| Position::new(e, o));

@@ -6,7 +6,7 @@ use crate::breakage::{self, Breakage};
 use crate::handshake::{self, MasterLog, Start};
 use crate::message::{Ack, Challenge, FEATURES, Greet, Hello, Message, Reject, VERSION};
 use crate::position::{Chain, Position};
-use crate::session::{Closed, Millis};
+use crate::session::Millis;
 
 /// A replica says Hello at most so often in one session: once, and once more after each cut of its log.
 const MAX_HELLOS: u32 = 3;
@@ -47,14 +47,16 @@ impl MasterSession {
     }
 
     pub(super) fn proof(&mut self, nonces: Nonces, proof: &[u8; 32]) {
-        let Some(token) = &self.config.link.token else {
-            return self.close(Closed::Protocol("a proof without a token".to_owned()));
-        };
-        if !token.verify(Side::Replica, &nonces, proof) {
+        let link = &self.config.link;
+        let tokens = [link.token.as_ref(), self.config.former.as_ref()];
+        let known = tokens
+            .into_iter()
+            .flatten()
+            .find(|token| token.verify(Side::Replica, &nonces, proof));
+        let Some(own) = known.map(|token| token.prove(Side::Master, &nonces)) else {
             let text = "the peer's token is another one than this node's";
             return self.reject(Reject::Unauthenticated(text.to_owned()));
-        }
-        let own = token.prove(Side::Master, &nonces);
+        };
         self.send(Message::Proof(own));
         self.authenticated = true;
         self.phase = Phase::Hello;
@@ -110,7 +112,8 @@ impl MasterSession {
         }
     }
 
-    /// Whether the peer knows a higher epoch; then this session, and this node's mastership, are over.
+    /// Whether the peer knows a higher epoch. Then this session is over, and so is this node's mastership, if the peer has
+    /// proven that it belongs here: whoever reaches the port could otherwise end it for good, as a promise is durable.
     pub(super) fn deposed_by(&mut self, promised: u64) -> bool {
         let Serving::Master { epoch, .. } = self.config.serving else {
             return false;
@@ -118,8 +121,16 @@ impl MasterSession {
         if promised <= epoch || breakage::on(Breakage::DropEpochCheck) {
             return false;
         }
-        self.out.push_back(Output::Deposed(promised));
-        self.reject(Reject::StaleEpoch(promised));
+        if self.config.link.token.is_some() && self.authenticated {
+            self.out.push_back(Output::Deposed(promised));
+            self.reject(Reject::StaleEpoch(promised));
+        } else {
+            let text = format!(
+                "epoch {promised} was promised, above this master's {epoch}, which without a token is not believed: \
+                 set the same replication.token_file on both nodes"
+            );
+            self.reject(Reject::Unauthenticated(text));
+        }
         true
     }
 

@@ -8,7 +8,7 @@ use crate::batch::Batch;
 use crate::frame;
 use crate::handshake::ReplicaLog;
 use crate::master::{self, LogView, MasterConfig, MasterSession, Serving, SyncKind};
-use crate::message::{Ack, Message, SnapshotBegin};
+use crate::message::{Ack, Beat, Message, SnapshotBegin};
 use crate::position::{Chain, EpochStart, History, LogEnd, Position};
 use crate::replica::{self, LocalLog, ReplicaConfig, ReplicaSession};
 
@@ -77,6 +77,8 @@ struct Pair {
 struct Setup {
     master_token: Option<&'static str>,
     replica_token: Option<&'static str>,
+    /// The master's token before its present one.
+    former: Option<&'static str>,
     serving: Serving,
     promised: u64,
     cluster: Option<Uuid>,
@@ -90,6 +92,7 @@ impl Default for Setup {
         Setup {
             master_token: Some("secret"),
             replica_token: Some("secret"),
+            former: None,
             serving: Serving::Master {
                 cluster: CLUSTER,
                 epoch: 1,
@@ -108,6 +111,7 @@ impl Setup {
     fn pair(self, master_log: Vec<Batch>, replica_log: Vec<Batch>) -> Pair {
         let config = MasterConfig {
             link: link(MASTER, self.master_token),
+            former: self.former.and_then(Token::new),
             serving: self.serving,
             window: self.window,
         };
@@ -472,6 +476,63 @@ fn a_replica_that_promised_a_higher_epoch_deposes_the_master() {
     let pair = setup.pair(log(3, 1), log(2, 1)).run();
     assert_eq!(pair.deposed, Some(2));
     assert_eq!(pair.replica_log.len(), 2);
+}
+
+#[test]
+fn a_peer_that_has_proven_nothing_ends_no_mastership_whatever_it_says() {
+    for promised in [2, u64::MAX] {
+        let unproven = || Setup {
+            master_token: None,
+            replica_token: None,
+            ..Setup::default()
+        };
+        let setup = Setup {
+            promised,
+            ..unproven()
+        };
+        let pair = setup.pair(log(3, 1), log(2, 1)).run();
+        assert_eq!(pair.deposed, None);
+        let Some(Reject::Unauthenticated(why)) = pair.rejected() else {
+            panic!("{:?}", pair.closed)
+        };
+        assert!(why.contains("replication.token_file"), "{why}");
+
+        // In the middle of a session, and by the end of its log.
+        let mut pair = unproven().pair(log(3, 1), Vec::new()).run();
+        let beat = Beat {
+            clock_ms: 1,
+            promised,
+            ack: Ack::default(),
+        };
+        let beat = master::Input::Message(Message::Beat(beat));
+        pair.master.handle(1, beat);
+        pair.settle();
+        assert_eq!(pair.deposed, None);
+        assert!(pair.closed.is_some());
+    }
+    let setup = Setup {
+        master_token: None,
+        replica_token: None,
+        ..Setup::default()
+    };
+    let ahead = vec![Batch::encode(9, 1, 1, 0, Chain::default(), &[1]).unwrap()];
+    assert_eq!(setup.pair(log(3, 1), ahead).run().deposed, None);
+}
+
+#[test]
+fn the_former_token_is_taken_for_proof_and_proves_the_master_to_who_has_no_other() {
+    let rotated = |replica_token| Setup {
+        master_token: Some("new"),
+        former: Some("old"),
+        replica_token: Some(replica_token),
+        ..Setup::default()
+    };
+    for token in ["new", "old"] {
+        let pair = rotated(token).pair(log(3, 1), Vec::new()).run();
+        assert_eq!((pair.closed, pair.replica_log.len()), (None, 3), "{token}");
+    }
+    let pair = rotated("older").pair(log(3, 1), Vec::new()).run();
+    assert!(matches!(pair.rejected(), Some(Reject::Unauthenticated(_))));
 }
 
 #[test]

@@ -131,6 +131,7 @@ impl World {
             (Some(_) | None, _) => Serving::NotMaster { address: None },
         };
         let config = MasterConfig {
+            former: None,
             link: link(n, connection + 7),
             serving,
             window: WINDOW,

@@ -20,6 +20,7 @@ async fn heartbeat_then_everything(
 ) {
     let (mut stream, _) = listener.accept().await.unwrap();
     let config = MasterConfig {
+        former: None,
         link: LinkConfig {
             node_id: Uuid::new_v4(),
             boot_id: Uuid::new_v4(),

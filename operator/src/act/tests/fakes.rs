@@ -343,6 +343,7 @@ pub(crate) fn state(pod: &str, position: Position) -> State {
         has_data: true,
         master_address: None,
         connected: true,
+        cut_off: None,
         members: Vec::new(),
         acks: 0,
         settled: true,

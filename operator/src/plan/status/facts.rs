@@ -8,7 +8,7 @@ use super::told::{Told, promotion};
 use crate::crd::Phase;
 use crate::names::{self, condition, reason};
 use crate::plan::{Draft, Severity, Wait};
-use crate::world::{Member, World};
+use crate::world::{Member, Probe, World};
 
 /// What the conditions are made of.
 pub(super) struct Facts<'d, 'w> {
@@ -193,7 +193,7 @@ impl Facts<'_, '_> {
                 let copies = |r: &Replica| r.connected && r.status != ReplicaStatus::Syncing;
                 !world.replica(m).is_some_and(copies) && !joins(self.draft, m)
             })
-            .map(|m| m.pod.as_str())
+            .map(why_missing)
             .collect();
         if !gone.is_empty() {
             return Told::no(
@@ -289,4 +289,17 @@ impl Facts<'_, '_> {
             "every node is up and replicates",
         )
     }
+}
+
+/// A replica that is missed, and why, where it says so itself.
+fn why_missing(member: &Member) -> String {
+    let refused = matches!(member.probe, Probe::Refused(_)).then(|| member.silence());
+    let why = match member.state() {
+        Some(state) => state.cut_off.clone(),
+        None => refused,
+    };
+    why.map_or_else(
+        || member.pod.clone(),
+        |why| format!("{} ({why})", member.pod),
+    )
 }

@@ -48,6 +48,10 @@ pub(crate) struct Node {
     pub(crate) refuses: Vec<&'static str>,
     /// Whether, as master, it goes by what is on record.
     pub(crate) settled: bool,
+    /// Whether it knows no token of the operator's.
+    pub(crate) estranged: bool,
+    /// Why it says that its master does not feed it.
+    pub(crate) cut_off: Option<String>,
     /// What of its data was found to be unlike its master's.
     pub(crate) unlike: Option<String>,
     /// That its disk, or its memory, is too full for writes that grow.

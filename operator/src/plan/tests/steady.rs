@@ -250,3 +250,43 @@ fn how_far_a_replica_lags_is_a_figure_and_no_news() {
         Some(Duration::from_secs(3))
     ));
 }
+
+#[test]
+fn a_replica_that_its_master_does_not_feed_is_named_with_what_it_says() {
+    let mut model = Model::new(2);
+    model.settle();
+    let node = model.node("demo-replica-1");
+    node.stalled = true;
+    node.cut_off = Some("the peer's token is another one".into());
+    model.pass();
+    model.pass();
+    let text = model.message(condition::REPLICATION_HEALTHY);
+    assert!(
+        text.contains("demo-replica-1 (the peer's token is another one)"),
+        "{text}"
+    );
+    assert!(!text.contains("demo-replica-0"), "{text}");
+}
+
+#[test]
+fn a_node_that_refuses_the_operators_token_is_not_said_to_be_silent_nor_to_be_replaced() {
+    for pod in ["demo-replica-1", "demo-master-0"] {
+        let mut model = Model::new(2);
+        model.settle();
+        model.node(pod).estranged = true;
+        model.pass();
+        model.pass();
+        let status = serde_json::to_string(&model.status.conditions).unwrap();
+        assert!(!status.contains("Failover"), "{status}");
+        if pod == "demo-master-0" {
+            assert!(
+                status.contains("knows neither the operator's control token"),
+                "{status}"
+            );
+            assert!(
+                !status.contains("demo-master-0 does not answer"),
+                "{status}"
+            );
+        }
+    }
+}

@@ -87,6 +87,8 @@ impl Model {
                 hangs: false,
                 refuses: Vec::new(),
                 settled: true,
+                estranged: false,
+                cut_off: None,
                 unlike: None,
                 disk_full: None,
                 memory_full: None,

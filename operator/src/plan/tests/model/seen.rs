@@ -48,6 +48,7 @@ impl Model {
             Some(node) if !node.alive || node.hidden => {
                 Probe::Unreachable("connection refused".into())
             }
+            Some(node) if node.estranged => Probe::Refused("not known here".into()),
             Some(node) => Probe::State(Box::new(self.state(&self.cluster.pod(set, ordinal), node))),
         };
         Member {
@@ -100,6 +101,7 @@ impl Model {
             has_data: facts.has_data,
             master_address: address,
             connected: !node.stalled,
+            cut_off: node.cut_off.clone(),
             members: self.concern.members.iter().copied().collect(),
             acks: self.concern.acks,
             settled: node.settled,
