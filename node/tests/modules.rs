@@ -12,11 +12,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and what it uses, the highest first: every module uses only those that come after it.
-const USES: [(&str, &[&str]); 20] = [
+const USES: [(&str, &[&str]); 21] = [
     (
         "server",
         &[
-            "config", "data_dir", "http", "journal", "lease", "link", "listen", "writer",
+            "config", "data_dir", "http", "journal", "lease", "link", "listen", "memory", "writer",
         ],
     ),
     ("doctor", &["config"]),
@@ -53,8 +53,8 @@ const USES: [(&str, &[&str]); 20] = [
     (
         "writer",
         &[
-            "breakage", "clock", "config", "data_dir", "journal", "permit", "replicas", "role",
-            "store",
+            "breakage", "clock", "config", "data_dir", "journal", "memory", "permit", "replicas",
+            "role", "store",
         ],
     ),
     (
@@ -65,6 +65,7 @@ const USES: [(&str, &[&str]); 20] = [
     ("store", &["background", "breakage"]),
     ("replicas", &["clock"]),
     ("permit", &["clock"]),
+    ("memory", &[]),
     ("config", &[]),
     ("role", &[]),
     ("background", &[]),
