@@ -86,6 +86,11 @@ impl Checkpointer {
         checkpoint_estimate(store_bytes).saturating_sub(written)
     }
 
+    /// Looks now whether one is due.
+    pub fn look(&self) {
+        self.control.wake.notify_all();
+    }
+
     /// Writes one as soon as possible, due or not.
     pub fn request(&self) {
         self.control.state.lock().requested = true;

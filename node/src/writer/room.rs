@@ -282,6 +282,9 @@ impl Writer {
         }
         let to_come = self.checkpoints.to_come(self.rooms.stored);
         let missing = space.map_or(0, |space| space.missing(least, to_come));
+        if missing > 0 {
+            self.checkpoints.look();
+        }
         let kept = self.checkpoints.start_offset();
         if let Err(error) = self.journal.enforce_retention(kept, missing) {
             tracing::error!(%error, "old log segments were not removed");
