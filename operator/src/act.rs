@@ -17,7 +17,9 @@ use vectorizer_api::client::{ClientError, Timeouts};
 use vectorizer_api::control::{Fence, Follow, Handover, Initialize, Members, Promote, State};
 use vectorizer_api::position::Position;
 
+use crate::api::words;
 use crate::crd::{ClusterStatus, TargetStep, VectorizerCluster};
+use crate::names;
 use crate::observe::Credentials;
 use crate::plan::{At, Memory, Note, Peer, Plan, Step, status};
 use crate::world::{Labels, ObjectRef, Stamp, World};
@@ -58,6 +60,8 @@ pub struct Done {
     pub troubles: Vec<String>,
     /// What was applied, and how each object was afterwards.
     pub applied: Vec<(ObjectRef, (String, Stamp))>,
+    /// What the API server refused and will refuse again: kind and name, what was asked for, its words.
+    pub refusals: Vec<(String, String, String)>,
     /// Objects that are gone.
     pub pruned: Vec<ObjectRef>,
     /// Uids of pods that were labelled, and the labels that they have now.
@@ -75,7 +79,7 @@ pub enum Refused {
     #[error("the resource has changed in the meantime")]
     Outdated,
     /// The API server refused.
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", words(source))]
     Api {
         /// What was to be done.
         what: String,
@@ -125,6 +129,7 @@ pub async fn act(
         refused: None,
         troubles: Vec::new(),
         applied: Vec::new(),
+        refusals: Vec::new(),
         pruned: Vec::new(),
         labelled: Vec::new(),
         secrets_written: false,
@@ -277,7 +282,25 @@ async fn carry_out(
             done.forgive(labelled)
         }
         Step::GrowClaim { claim, size } => {
-            cluster::grow_claim(to.client, &world.cluster, claim, size).await
+            let outcome = cluster::grow_claim(to.client, &world.cluster, claim, size).await;
+            done.note(names::claim_reference(claim), size.clone(), outcome)
+        }
+        Step::DeleteClaim {
+            claim,
+            uid,
+            version,
+        } => {
+            let outcome =
+                cluster::delete_claim(to.client, &world.cluster, claim, uid, version).await;
+            done.forgive(outcome)
+        }
+        Step::Relabel { pod, uid, set } => {
+            let outcome = cluster::relabel(to.client, &world.cluster, pod, uid, *set).await;
+            done.forgive(outcome)
+        }
+        Step::AdoptLease => {
+            let outcome = lease::adopt(to.client, &world.cluster).await;
+            done.forgive(outcome)
         }
         Step::Orphan { set, uid } => cluster::orphan(to.client, &world.cluster, set, uid).await,
         Step::Replace { pod, uid } => {
@@ -286,7 +309,34 @@ async fn carry_out(
     }
 }
 
+/// Whether the same request will be refused again until something else changes, and what the API server said.
+pub(crate) fn refusal(error: &kube::Error) -> Option<String> {
+    let kube::Error::Api(status) = error else {
+        return None;
+    };
+    // Not there, there already, or too much at once: these pass.
+    let passes = [404, 409, 429].contains(&status.code);
+    ((400..500).contains(&status.code) && !passes).then(|| words(error))
+}
+
 impl Done {
+    /// Notes that something was refused, so that it is asked for less and less; what passes is noted as forgiven.
+    fn note(
+        &mut self,
+        what: String,
+        attempt: String,
+        outcome: Result<(), Refused>,
+    ) -> Result<(), Refused> {
+        if let Err(Refused::Api { source, .. }) = &outcome
+            && let Some(words) = refusal(source)
+        {
+            tracing::warn!(what, words, "the API server refuses");
+            self.refusals.push((what, attempt, words));
+            return Ok(());
+        }
+        self.forgive(outcome)
+    }
+
     /// Notes what went wrong, and goes on.
     fn forgive(&mut self, outcome: Result<(), Refused>) -> Result<(), Refused> {
         if let Err(refused) = outcome {

@@ -1,4 +1,4 @@
-//! The API server, with a bound on how long an answer may take.
+//! The API server: with a bound on how long an answer may take, and with its refusals in words for people.
 //!
 //! A connection whose other end has vanished would otherwise hold a pass, and with it its cluster, until the kernel
 //! gives up minutes later. A watch may be silent for as long as nothing happens; so it is begun again every
@@ -59,6 +59,31 @@ pub fn bounded(client: Client, within: Duration) -> Client {
         }
     });
     Client::new(service, namespace)
+}
+
+/// What the API server said, for people to read: its message alone, and no more of it than fits a condition.
+pub fn words(error: &kube::Error) -> String {
+    let kube::Error::Api(status) = error else {
+        return shortened(&error.to_string(), WORDS);
+    };
+    if status.message.is_empty() {
+        return format!("{} ({})", status.reason, status.code);
+    }
+    shortened(&status.message, WORDS)
+}
+
+/// Longest text of the API server's that is passed on, in bytes.
+const WORDS: usize = 600;
+
+/// The text on one line, cut where it is longer than so many bytes.
+pub fn shortened(text: &str, most: usize) -> String {
+    let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if text.len() > most {
+        let fits = (0..=most).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(fits.unwrap_or(0));
+        text.push('…');
+    }
+    text
 }
 
 async fn answer(client: Client, request: Request<Body>) -> Result<Response<Body>, Failure> {
@@ -164,5 +189,27 @@ mod tests {
             let sent = asked.load(Ordering::SeqCst);
             assert_eq!(sent, outcomes.len() as u64, "after {code}");
         }
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_the_api_servers_sentence_alone() {
+        let status = serde_json::json!({
+            "status": "Failure", "code": 422, "reason": "Invalid",
+            "message": "StatefulSet.apps \"demo-master\" is invalid:\n  must be less than or equal to cpu limit",
+            "details": { "name": "demo-master", "causes": [{ "reason": "FieldValueInvalid", "message": "must be", "field": "spec" }] },
+        });
+        let status: kube::core::Status = serde_json::from_value(status).unwrap();
+        let said = words(&kube::Error::Api(status.boxed()));
+        assert_eq!(
+            said,
+            "StatefulSet.apps \"demo-master\" is invalid: must be less than or equal to cpu limit"
+        );
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_two_characters() {
+        let text = shortened(&"é".repeat(600), 601);
+        assert_eq!(text.chars().count(), 301);
+        assert!(text.ends_with('…'));
     }
 }

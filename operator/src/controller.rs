@@ -18,6 +18,7 @@ use kube_runtime::reflector::ObjectRef as Key;
 use tokio::sync::{Mutex, watch};
 
 use crate::act::{self, COMMAND, Done, Events, Refused, Targets, act, write_status};
+use crate::api::words;
 use crate::crd::VectorizerCluster;
 use crate::observe::cache::{Caches, key};
 use crate::observe::{Cordons, MOST_BYTES, ObserveError, PROBE, Remembered, Sources, observe};
@@ -59,7 +60,7 @@ pub enum Error {
     #[error(transparent)]
     Observe(#[from] ObserveError),
     /// The API server did not answer.
-    #[error("reading the resource: {0}")]
+    #[error("reading the resource: {}", words(.0))]
     Read(#[source] kube::Error),
     /// The status could not be written.
     #[error(transparent)]
@@ -147,8 +148,12 @@ pub async fn run(
         };
         match outcome {
             None => return Ok(()),
-            Some(Ok(_) | Err(ControllerError::ObjectNotFound(_))) => {}
-            Some(Err(error)) => tracing::warn!(%error, "a pass failed"),
+            // Told where the pause is decided.
+            Some(
+                Ok(_)
+                | Err(ControllerError::ObjectNotFound(_) | ControllerError::ReconcilerFailed(_, _)),
+            ) => {}
+            Some(Err(error)) => tracing::warn!(%error, "a pass could not begin"),
         }
     }
 }
@@ -325,6 +330,13 @@ fn is_changing(resource: &VectorizerCluster) -> bool {
 }
 
 fn remember(remembered: &mut Remembered, done: &Done) {
+    for (reference, _) in &done.applied {
+        remembered.refusals.remove(&reference.to_string());
+    }
+    for (what, attempt, words) in &done.refusals {
+        let (what, attempt, words) = (what.clone(), attempt.clone(), words.clone());
+        remembered.refused(what, attempt, words, Instant::now());
+    }
     remembered.applied.extend(done.applied.iter().cloned());
     for gone in &done.pruned {
         remembered.applied.remove(gone);

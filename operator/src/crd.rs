@@ -227,10 +227,10 @@ impl ImagePullPolicy {
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Storage {
-    /// Size of each volume; it may only grow.
+    /// Size of each volume. Once there was a master it may only grow, or go back to `status.volumeSize`.
     #[serde(default = "default_size")]
     pub size: Amount,
-    /// Storage class; without it, the default one. Cannot be changed.
+    /// Storage class; without it, the default one. Cannot be changed once there was a master.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,

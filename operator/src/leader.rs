@@ -15,6 +15,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 
+use crate::api::words;
+
 /// How long a Lease that nobody renews keeps others waiting.
 pub const LASTS: Duration = Duration::from_secs(15);
 /// So long after the last renewal that was confirmed was sent, work stops.
@@ -53,7 +55,11 @@ impl Leadership {
                 Ok(Ok(true)) => return,
                 Ok(Ok(false)) => heard(),
                 Ok(Err(error)) => {
-                    tracing::warn!(%error, lease = self.name, "cannot read or take the leadership lease")
+                    tracing::warn!(
+                        error = words(&error),
+                        lease = self.name,
+                        "cannot read or take the leadership lease"
+                    )
                 }
                 Err(_) => tracing::warn!(lease = self.name, "the leadership lease: no answer"),
             }
@@ -73,7 +79,7 @@ impl Leadership {
             match tokio::time::timeout(within, self.try_to_lead()).await {
                 Ok(Ok(true)) => confirmed = sent,
                 Ok(Ok(false)) => return,
-                Ok(Err(error)) => tracing::warn!(%error, "leadership not renewed"),
+                Ok(Err(error)) => tracing::warn!(error = words(&error), "leadership not renewed"),
                 Err(_) => tracing::warn!("leadership not renewed: no answer"),
             }
         }

@@ -64,6 +64,10 @@ pub mod condition {
     pub const AVAILABLE: &str = "Available";
     /// Every replica is connected and within `reads.maxLagSeconds`.
     pub const REPLICATION_HEALTHY: &str = "ReplicationHealthy";
+    /// Every pod that is wanted runs; otherwise why not, as Kubernetes says it.
+    pub const PODS_RUNNING: &str = "PodsRunning";
+    /// Every volume has the size and the class that are wanted; otherwise why not. Nothing else waits for it.
+    pub const VOLUMES_AS_WANTED: &str = "VolumesAsWanted";
     /// Each write is held by as many replicas as `writeConcern.acks` asks for; absent when it asks for none.
     pub const SYNCHRONOUS_REPLICATION_MET: &str = "SynchronousReplicationMet";
     /// The disk of a node is too full for writes that grow.
@@ -81,10 +85,13 @@ pub mod reason {
     pub const AS_WANTED: &str = "AsWanted";
     pub const CLAIMS_GROWING: &str = "ClaimsGrowing";
     pub const COMMAND_REFUSED: &str = "CommandRefused";
+    pub const CONTAINER_CRASHES: &str = "ContainerCrashes";
+    pub const CONTAINER_NOT_STARTED: &str = "ContainerNotStarted";
     pub const DISK_FULL: &str = "DiskFull";
     pub const ENOUGH_ROOM: &str = "EnoughRoom";
     pub const FOREIGN_DATA: &str = "ForeignData";
     pub const IMAGE_KEPT: &str = "ImageKept";
+    pub const IMAGE_NOT_PULLED: &str = "ImageNotPulled";
     pub const INITIALIZED: &str = "Initialized";
     pub const INVALID_SPEC: &str = "InvalidSpec";
     pub const LEASE_ALIVE: &str = "LeaseAlive";
@@ -104,9 +111,13 @@ pub mod reason {
     pub const NO_REPLICAS: &str = "NoReplicas";
     pub const NODES_MISSING: &str = "NodesMissing";
     pub const NOTHING_WRONG: &str = "NothingWrong";
+    pub const OBJECT_REFUSED: &str = "ObjectRefused";
     pub const OOM_KILLED: &str = "OOMKilled";
     pub const PAUSED: &str = "Paused";
+    pub const POD_NOT_CREATED: &str = "PodNotCreated";
     pub const POD_REPLACED: &str = "PodReplaced";
+    pub const POD_UNSCHEDULABLE: &str = "PodUnschedulable";
+    pub const PODS_MISSING: &str = "PodsMissing";
     pub const PROMOTION_FAILED: &str = "PromotionFailed";
     pub const PROMOTION_REFUSED: &str = "PromotionRefused";
     pub const PROMOTION_RESERVED: &str = "PromotionReserved";
@@ -125,6 +136,11 @@ pub mod reason {
     pub const STARTING: &str = "Starting";
     pub const TARGET_CHOSEN: &str = "TargetChosen";
     pub const UPDATING: &str = "Updating";
+    pub const VOLUMES_REPLACED: &str = "VolumesReplaced";
+    pub const VOLUME_CANNOT_GROW: &str = "VolumeCannotGrow";
+    pub const VOLUME_NOT_MOUNTED: &str = "VolumeNotMounted";
+    pub const VOLUME_NOT_PROVISIONED: &str = "VolumeNotProvisioned";
+    pub const VOLUME_OF_ANOTHER_CLASS: &str = "VolumeOfAnotherClass";
     pub const WRITES_ACCEPTED: &str = "WritesAccepted";
 }
 
@@ -191,6 +207,11 @@ pub fn lease(cluster: &str) -> String {
 /// Name of a pod's claim.
 pub fn claim(pod: &str) -> String {
     format!("{DATA_VOLUME}-{pod}")
+}
+
+/// What a claim is called where kinds are mixed.
+pub fn claim_reference(claim: &str) -> String {
+    format!("PersistentVolumeClaim {claim}")
 }
 
 /// The pod that a claim is for.

@@ -2,6 +2,9 @@
 //! and concurrent. A node that does not answer is data; only the API server failing is an error.
 
 pub mod cache;
+mod claims;
+mod events;
+mod objects;
 mod pods;
 mod secrets;
 
@@ -11,10 +14,9 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DynamicObject, ObjectMeta};
-use kube::core::{ApiResource, GroupVersionKind};
+use kube::api::ObjectMeta;
 use kube::{Api, Client, Resource};
 use kube_runtime::reflector::ObjectRef as Key;
 use uuid::Uuid;
@@ -24,15 +26,19 @@ use vectorizer_api::error::ErrorCode;
 use vectorizer_api::lease::Grant;
 use vectorizer_api::replication::{Replica, Role};
 
-use crate::crd::{Amount, ClusterStatus};
+use crate::act::backoff;
+use crate::api::words;
+use crate::crd::ClusterStatus;
 use crate::names;
-use crate::render;
 use crate::world::{
-    ClaimSeen, Cluster, Kind, LeaseSeen, Member, ObjectRef, PodSeen, Probe, Set, SetSeen, Stamp,
-    World, ops_url, parse_pod,
+    Cluster, LeaseSeen, Member, ObjectRef, Probe, Refusal, Set, SetSeen, Stamp, World, ops_url,
+    parse_pod,
 };
-use cache::{Caches, belongs};
+use cache::Caches;
+use objects::is_labelled;
+pub use objects::{Whose, api_resource, is_made, is_owned, stamp, whose};
 pub use pods::Labelled;
+use pods::Pods;
 pub use secrets::{Credentials, Made};
 
 /// How long one node may take to answer a question.
@@ -44,6 +50,8 @@ pub const PROBE: Timeouts = Timeouts {
 const OWN_LABELS_FOR: Duration = Duration::from_secs(3);
 /// A node's answer is not read beyond so many bytes: a state is a thousand times smaller, a list of 256 replicas four times.
 pub const MOST_BYTES: usize = 4 << 20;
+/// Longest pause before what was refused is asked for again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long it is remembered whether a Kubernetes node is cordoned.
 const CORDON_FOR: Duration = Duration::from_secs(10);
 
@@ -63,8 +71,45 @@ pub struct Remembered {
     pub reported: Option<Instant>,
     /// Whether a change of the master was under way in the status that was written last.
     pub changing: bool,
+    /// What the API server refused, by kind and name.
+    pub refusals: BTreeMap<String, Refused>,
+    /// Events read a moment ago.
+    pub heard: events::Heard,
     /// The highest generation of the resource that was seen.
     pub generation: i64,
+}
+
+/// What was refused, how often in a row, and until when it is not asked for again.
+#[derive(Debug)]
+pub struct Refused {
+    attempt: String,
+    words: String,
+    times: u32,
+    until: Instant,
+}
+
+impl Remembered {
+    /// Notes that something was refused: with each time in a row the pause grows.
+    pub fn refused(&mut self, what: String, attempt: String, words: String, now: Instant) {
+        let before = self.refusals.get(&what).filter(|r| r.attempt == attempt);
+        let times = before.map_or(1, |r| r.times.saturating_add(1));
+        let refused = Refused {
+            attempt,
+            words,
+            times,
+            until: now + backoff(times, LONGEST_PAUSE),
+        };
+        self.refusals.insert(what, refused);
+    }
+}
+
+fn refusal((what, refused): (&String, &Refused)) -> (String, Refusal) {
+    let refusal = Refusal {
+        attempt: refused.attempt.clone(),
+        words: refused.words.clone(),
+        due: Instant::now() >= refused.until,
+    };
+    (what.clone(), refusal)
 }
 
 /// Which Kubernetes nodes are cordoned, remembered for a moment for all clusters.
@@ -87,7 +132,7 @@ pub struct Sources<'a> {
 
 /// The API server did not answer.
 #[derive(Debug, thiserror::Error)]
-#[error("reading {what}: {source}")]
+#[error("reading {what}: {}", words(source))]
 pub struct ObserveError {
     what: String,
     source: kube::Error,
@@ -103,15 +148,22 @@ pub async fn observe(
     let young = |at: &Instant| at.elapsed() < OWN_LABELS_FOR;
     remembered.labelled.retain(|_, (at, _)| young(at));
     let credentials = secrets::credentials(from, &cluster, remembered).await?;
-    let (objects, taken) = objects(from, &cluster).await?;
-    let sets = [Set::Master, Set::Replica].map(|set| set_seen(from, &cluster, set));
-    let pods = pods::pods(from, &cluster, &sets, &remembered.labelled).await;
+    let (objects, taken) = objects::objects(from, &cluster).await?;
+    let sets = [
+        set_seen(from, &cluster, Set::Master).await?,
+        set_seen(from, &cluster, Set::Replica).await?,
+    ];
+    let (heard, labelled) = (&mut remembered.heard, &remembered.labelled);
+    let pods = pods::pods(from, &cluster, &sets, labelled, heard).await?;
+    let named = pods.seen.keys().map(|(set, n)| cluster.pod(*set, *n));
+    let claims = claims::claims(from, &cluster, named, heard).await?;
     let (members, replicas) = members(from, &cluster, &sets, pods, &credentials).await;
     let changing = status.target.is_some();
     let lease = lease(from, &cluster, remembered, changing, &members).await?;
     Ok(World {
         now: Timestamp::now(),
-        claims: claims(from, &cluster),
+        claims,
+        refusals: remembered.refusals.iter().map(refusal).collect(),
         status,
         default_image: from.default_image.to_owned(),
         objects,
@@ -124,118 +176,6 @@ pub async fn observe(
         replicas,
         cluster,
     })
-}
-
-/// Everything under our names: ours by label and owner, or somebody else's.
-async fn objects(
-    from: &Sources<'_>,
-    cluster: &Cluster,
-) -> Result<(BTreeMap<ObjectRef, Stamp>, BTreeSet<ObjectRef>), ObserveError> {
-    let mut ours = BTreeMap::new();
-    let mut taken = BTreeSet::new();
-    let expected = render::references(&cluster.name, cluster.spec.replicas);
-    for kind in Kind::ALL {
-        for metadata in from.caches.objects(kind, &cluster.namespace, &cluster.name) {
-            sort_in(&mut ours, &mut taken, kind, &metadata, cluster.uid);
-        }
-    }
-    // Somebody's object with our labels is in nobody's way unless it has one of our names.
-    taken.retain(|reference| expected.contains(reference));
-    // What carries no label of ours is not watched; it may be there all the same.
-    let unseen: Vec<ObjectRef> = expected
-        .into_iter()
-        .filter(|r| !ours.contains_key(r) && !taken.contains(r))
-        .collect();
-    let looked = unseen.iter().map(|reference| async move {
-        let api: Api<DynamicObject> = Api::namespaced_with(
-            from.client.clone(),
-            &cluster.namespace,
-            &api_resource(reference.kind),
-        );
-        let found = api.get_metadata_opt(&reference.name).await;
-        found.map_err(|source| ObserveError {
-            what: reference.to_string(),
-            source,
-        })
-    });
-    for (reference, found) in unseen.iter().zip(join_all(looked).await) {
-        if let Some(object) = found? {
-            sort_in(
-                &mut ours,
-                &mut taken,
-                reference.kind,
-                &object.metadata,
-                cluster.uid,
-            );
-        }
-    }
-    Ok((ours, taken))
-}
-
-fn sort_in(
-    ours: &mut BTreeMap<ObjectRef, Stamp>,
-    taken: &mut BTreeSet<ObjectRef>,
-    kind: Kind,
-    metadata: &ObjectMeta,
-    owner: Uuid,
-) {
-    let reference = ObjectRef {
-        kind,
-        name: metadata.name.clone().unwrap_or_default(),
-    };
-    if is_owned(metadata, owner) {
-        ours.insert(reference, stamp(metadata));
-    } else {
-        taken.insert(reference);
-    }
-}
-
-/// Whether the cluster with that uid controls an object.
-pub fn is_owned(metadata: &ObjectMeta, owner: Uuid) -> bool {
-    let owners = metadata.owner_references.iter().flatten();
-    let mut controllers = owners.filter(|o| o.controller == Some(true));
-    controllers.any(|o| o.uid == owner.to_string())
-}
-
-/// Whether the operator made an object: the cluster with that uid controls it, or it is one that nobody owns, made to stay
-/// when its cluster goes.
-pub fn is_made(metadata: &ObjectMeta, owner: Uuid) -> bool {
-    let mut owners = metadata.owner_references.iter().flatten();
-    let annotations = metadata.annotations.as_ref();
-    let generated = annotations.is_some_and(|a| a.contains_key(names::GENERATED));
-    is_owned(metadata, owner) || generated && !owners.any(|o| o.controller == Some(true))
-}
-
-/// What changes when an object is changed by somebody; see [`Stamp`].
-pub fn stamp(metadata: &ObjectMeta) -> Stamp {
-    match (metadata.generation, &metadata.resource_version) {
-        (Some(generation), _) if generation > 0 => format!("generation {generation}"),
-        (_, Some(version)) => format!("version {version}"),
-        (_, None) => String::new(),
-    }
-}
-
-/// How the API server calls a kind.
-pub fn api_resource(kind: Kind) -> ApiResource {
-    let (group, version) = match kind {
-        Kind::ServiceAccount | Kind::ConfigMap | Kind::Service => ("", "v1"),
-        Kind::Role | Kind::RoleBinding => ("rbac.authorization.k8s.io", "v1"),
-        Kind::NetworkPolicy => ("networking.k8s.io", "v1"),
-        Kind::PodDisruptionBudget => ("policy", "v1"),
-        Kind::StatefulSet => ("apps", "v1"),
-    };
-    let plural = match kind {
-        Kind::ServiceAccount => "serviceaccounts",
-        Kind::Role => "roles",
-        Kind::RoleBinding => "rolebindings",
-        Kind::ConfigMap => "configmaps",
-        Kind::Service => "services",
-        Kind::NetworkPolicy => "networkpolicies",
-        Kind::PodDisruptionBudget => "poddisruptionbudgets",
-        Kind::StatefulSet => "statefulsets",
-    };
-    let gvk = GroupVersionKind::gvk(group, version, kind.as_str());
-    ApiResource::from_gvk_with_plural(&gvk, plural)
 }
 
 /// The Lease. What the watch knows is enough while a master that answers writes by it; in the middle of a change, and
@@ -292,7 +232,10 @@ pub fn lease_seen(
     seen: &mut Option<(String, Instant)>,
     now: Instant,
 ) -> LeaseSeen {
-    if !is_owned(&lease.metadata, owner) {
+    // It is called as the cluster is.
+    let name = lease.metadata.name.as_deref().unwrap_or_default();
+    let whose = whose(&lease.metadata, name, owner);
+    if whose == Whose::Others {
         return LeaseSeen::Taken;
     }
     let version = lease.metadata.resource_version.clone().unwrap_or_default();
@@ -304,6 +247,7 @@ pub fn lease_seen(
     match parse_lease(lease) {
         Ok(grant) => LeaseSeen::Held {
             version,
+            owned: whose == Whose::Ours && is_labelled(&lease.metadata, name),
             grant,
             unchanged: now.saturating_duration_since(since),
         },
@@ -322,26 +266,42 @@ pub fn parse_lease(lease: &Lease) -> Result<Grant, String> {
     Grant::parse(holder, annotations).map_err(|error| error.to_string())
 }
 
-fn set_seen(from: &Sources<'_>, cluster: &Cluster, set: Set) -> Option<SetSeen> {
+/// One of the two StatefulSets, by its name alone: somebody may have taken its labels away.
+async fn set_seen(
+    from: &Sources<'_>,
+    cluster: &Cluster,
+    set: Set,
+) -> Result<Option<SetSeen>, ObserveError> {
     let name = match set {
         Set::Master => names::master_set(&cluster.name),
         Set::Replica => names::replica_set(&cluster.name),
     };
     let key = Key::<StatefulSet>::new(&name).within(&cluster.namespace);
-    let found = from.caches.sets.get(&key)?;
-    if !is_owned(found.meta(), cluster.uid) {
+    if let Some(found) = from.caches.sets.get(&key) {
+        return Ok(as_set(&found, cluster, set));
+    }
+    let api: Api<StatefulSet> = Api::namespaced(from.client.clone(), &cluster.namespace);
+    let found = api.get_opt(&name).await.map_err(|source| ObserveError {
+        what: format!("StatefulSet {name}"),
+        source,
+    })?;
+    Ok(found.and_then(|found| as_set(&found, cluster, set)))
+}
+
+/// What matters of a StatefulSet that is the cluster's.
+fn as_set(found: &StatefulSet, cluster: &Cluster, set: Set) -> Option<SetSeen> {
+    if whose(found.meta(), &cluster.name, cluster.uid) == Whose::Others {
         return None;
     }
     let spec = &found.spec;
-    let size = spec
-        .volume_claim_templates
-        .iter()
-        .flatten()
-        .find_map(requested);
+    let mut templates = spec.volume_claim_templates.iter().flatten();
+    let template = templates.find(|claim| claims::requested(claim).is_some());
+    let class = template.and_then(|claim| claim.spec.as_ref()?.storage_class_name.clone());
     let status = found.status.as_ref();
     let current = status.filter(|s| s.observed_generation == found.metadata.generation);
     Some(SetSeen {
-        name,
+        name: found.metadata.name.clone().unwrap_or_default(),
+        set,
         uid: found.metadata.uid.clone().unwrap_or_default(),
         replicas: spec
             .replicas
@@ -349,7 +309,10 @@ fn set_seen(from: &Sources<'_>, cluster: &Cluster, set: Set) -> Option<SetSeen> 
             .unwrap_or(1),
         revision: current.and_then(|s| s.update_revision.clone()),
         image: node_image(spec),
-        claim_size: size.unwrap_or_else(|| cluster.spec.storage.size.clone()),
+        claim_size: template
+            .and_then(claims::requested)
+            .unwrap_or_else(|| cluster.spec.storage.size.clone()),
+        claim_class: class,
         deleting: found.metadata.deletion_timestamp.is_some(),
     })
 }
@@ -361,60 +324,23 @@ fn node_image(of: &StatefulSetSpec) -> Option<String> {
     node.image.clone()
 }
 
-fn claims(from: &Sources<'_>, cluster: &Cluster) -> BTreeMap<String, ClaimSeen> {
-    let ours = |c: &PersistentVolumeClaim| belongs(&c.metadata, &cluster.namespace, &cluster.name);
-    let found = from.caches.claims.state_filter(ours);
-    found
-        .iter()
-        .filter_map(|claim| {
-            let seen = ClaimSeen {
-                requested: requested(claim)?,
-                blank: is_blank(claim, cluster.created),
-            };
-            Some((claim.metadata.name.clone()?, seen))
-        })
-        .collect()
-}
-
-/// Annotation that Kubernetes puts on a claim when it has a volume made for it.
-const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
-
-/// Whether the volume of a claim can hold nothing from before the cluster, which was made at `since`. Restored volumes
-/// have a source, and one that somebody made by hand is bound without anybody being asked to make it.
-fn is_blank(claim: &PersistentVolumeClaim, since: Option<Timestamp>) -> bool {
-    let (Some(spec), Some(made)) = (&claim.spec, &claim.metadata.creation_timestamp) else {
-        return false;
-    };
-    let annotations = claim.metadata.annotations.as_ref();
-    let made_for_it = annotations.is_some_and(|a| a.contains_key(PROVISIONER));
-    since.is_some_and(|since| made.0 >= since)
-        && spec.data_source.is_none()
-        && spec.data_source_ref.is_none()
-        && (made_for_it || spec.volume_name.is_none())
-}
-
-fn requested(claim: &PersistentVolumeClaim) -> Option<Amount> {
-    let resources = claim.spec.as_ref()?.resources.as_ref()?;
-    let size = resources.requests.as_ref()?.get("storage")?;
-    Some(Amount::from(size.0.as_str()))
-}
-
 /// Every node that is wanted or exists, and what it says.
 async fn members(
     from: &Sources<'_>,
     cluster: &Cluster,
     sets: &[Option<SetSeen>; 2],
-    mut pods: BTreeMap<(Set, u32), PodSeen>,
+    mut pods: Pods,
     credentials: &Credentials,
 ) -> (Vec<Member>, Option<Vec<Replica>>) {
     let replicas = sets[Set::Replica.index()]
         .as_ref()
         .map_or(0, |s| s.replicas);
-    let mut wanted: BTreeSet<(Set, u32)> = pods.keys().copied().collect();
+    let mut wanted: BTreeSet<(Set, u32)> = pods.seen.keys().copied().collect();
     wanted.insert((Set::Master, 0));
     wanted.extend((0..cluster.spec.replicas.max(replicas)).map(|n| (Set::Replica, n)));
     let probes = wanted.into_iter().map(|(set, ordinal)| {
-        let seen = pods.remove(&(set, ordinal));
+        let seen = pods.seen.remove(&(set, ordinal));
+        let absent = pods.absent.remove(&(set, ordinal));
         async move {
             let ip = seen.as_ref().and_then(|p| p.ip.clone());
             let (probe, replicas) = match (ip, &credentials.control) {
@@ -430,6 +356,7 @@ async fn members(
                 set,
                 ordinal,
                 seen,
+                absent,
                 probe,
             };
             (member, replicas)
@@ -488,7 +415,11 @@ async fn is_cordoned(from: &Sources<'_>, node: &str) -> bool {
     let cordoned = match api.get_opt(node).await {
         Ok(found) => found.and_then(|n| n.spec?.unschedulable).unwrap_or(false),
         Err(error) => {
-            tracing::debug!(node, %error, "cannot see whether the node is cordoned");
+            tracing::debug!(
+                node,
+                error = words(&error),
+                "cannot see whether the node is cordoned"
+            );
             false
         }
     };

@@ -7,8 +7,9 @@
 //!
 //! `primary` finds out who is master and starts changes of it, `start` handles the first start and the recovery of data
 //! found, `switchover` and `failover` carry changes on, `grant` ends them, `loss` counts what a failover gives up,
-//! `members` keeps labels and followers right, `concern` the write concern, `rollout` everything about objects, volumes
-//! and pods, `secrets` the credentials, `status` puts it into words, `typed` says what a person can type.
+//! `members` keeps labels and followers right, `concern` the write concern, `rollout` everything about objects and
+//! pods, `volumes` claims, `secrets` the credentials, `pods` what Kubernetes says of pods that do not come, `status` puts
+//! it into words, `typed` says what a person can type.
 
 mod concern;
 mod failover;
@@ -16,24 +17,26 @@ mod grant;
 mod loss;
 mod members;
 mod memory;
+mod pods;
 mod primary;
 mod rollout;
 mod secrets;
 mod start;
 pub mod status;
+mod step;
 mod switchover;
 mod typed;
+mod volumes;
 
 pub use memory::Memory;
+pub use step::{At, Expect, Note, Peer, Step};
 
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use uuid::Uuid;
 use vectorizer_api::concern::Concern;
 use vectorizer_api::control::State;
-use vectorizer_api::lease::Grant;
 use vectorizer_api::position::Position;
 
 use crate::crd::{ClusterStatus, TargetStatus};
@@ -73,156 +76,6 @@ impl Plan {
             && self.prune.is_empty()
             && self.steps.is_empty()
     }
-}
-
-/// One command.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Step {
-    /// Write the memory into status, over the very version that the plan was made from.
-    Record(Box<Memory>),
-    /// Tell the user.
-    Tell(Note),
-    /// Change the Lease.
-    SetLease {
-        /// What it must be now.
-        expect: Expect,
-        /// What it becomes.
-        grant: Grant,
-    },
-    /// Make the first master of a new cluster.
-    Initialize {
-        /// Which node.
-        to: Peer,
-        /// Its epoch.
-        epoch: u64,
-    },
-    /// Accept nothing below an epoch any more.
-    Fence {
-        /// Which node.
-        to: Peer,
-        /// The epoch.
-        epoch: u64,
-    },
-    /// Stop writing once the target has everything. Its answer is the position for [`At::HandedOver`].
-    Handover {
-        /// The master.
-        to: Peer,
-        /// The epoch that ends.
-        from_epoch: u64,
-        /// The one that follows.
-        epoch: u64,
-        /// Node id of the successor.
-        target: Uuid,
-        /// For how long writes may be held, in ms.
-        deadline_ms: u64,
-    },
-    /// Become the master.
-    Promote {
-        /// Which node.
-        to: Peer,
-        /// The epoch granted.
-        epoch: u64,
-        /// Where its log must end.
-        at: At,
-    },
-    /// Follow the master.
-    Follow {
-        /// Which node.
-        to: Peer,
-        /// The master's epoch.
-        epoch: u64,
-        /// The master's replication address.
-        master_address: String,
-        /// The master's REST address.
-        master_url: String,
-    },
-    /// Change who belongs to the cluster, and how many replicas must hold a write.
-    Members {
-        /// The master.
-        to: Peer,
-        /// Its epoch.
-        epoch: u64,
-        /// What is wanted.
-        concern: Concern,
-        /// What is on record.
-        recorded: Concern,
-        /// How long it may take, in ms.
-        deadline_ms: u64,
-    },
-    /// Label a pod.
-    Label {
-        /// Its name.
-        pod: String,
-        /// Its uid: another pod of that name is left alone.
-        uid: String,
-        /// The role.
-        role: Option<&'static str>,
-        /// Whether reads are sent there.
-        read_eligible: Option<bool>,
-    },
-    /// Make a claim larger.
-    GrowClaim {
-        /// Its name.
-        claim: String,
-        /// The size.
-        size: String,
-    },
-    /// Delete a StatefulSet, and leave its pods where they are.
-    Orphan {
-        /// Its name.
-        set: String,
-        /// Its uid.
-        uid: String,
-    },
-    /// Delete a pod, so that it comes back with the present template.
-    Replace {
-        /// Its name.
-        pod: String,
-        /// Its uid.
-        uid: String,
-    },
-}
-
-/// What the Lease must be before it is changed.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Expect {
-    /// Not there.
-    Missing,
-    /// Of this content, whatever its version: a renewal in between does not matter. What it is to become counts too.
-    Content(Grant),
-    /// At this very version: a renewal in between ends the plan.
-    Version(String),
-}
-
-/// Where a log must end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum At {
-    /// There.
-    Exactly(Position),
-    /// Where the handover of the same plan ended.
-    HandedOver,
-}
-
-/// A node to be commanded.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Peer {
-    /// Its pod.
-    pub pod: String,
-    /// Its REST address.
-    pub url: String,
-    /// The cluster that every command names.
-    pub cluster: Uuid,
-}
-
-/// An event.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Note {
-    /// Whether somebody should look.
-    pub warning: bool,
-    /// Why, in one word.
-    pub reason: &'static str,
-    /// What happened, in a sentence.
-    pub message: String,
 }
 
 /// Something that is being waited for, or that is wrong.
@@ -265,6 +118,10 @@ pub fn plan(world: &World) -> Plan {
     let mut objects = Vec::new();
     let mut prune = Vec::new();
     let mut secrets = Vec::new();
+    if !paused {
+        members::relabel(&mut draft);
+        primary::adopt_lease(&mut draft);
+    }
     // A new master takes effect with this plan; who follows and serves it is looked at in the next.
     if draft.memory.master.is_some() && !draft.crowned {
         // Also while paused, and while a change waits to begin: a pod that is made anew carries no label, and Services
@@ -279,16 +136,17 @@ pub fn plan(world: &World) -> Plan {
     }
     if !paused && doubt.is_none() {
         rollout::pods(&mut draft);
-        rollout::claims(&mut draft);
+        volumes::volumes(&mut draft);
         (objects, prune) = rollout::objects(&mut draft);
         secrets = secrets::secrets(&mut draft);
     }
+    pods::pods(&mut draft);
     let busy = !draft.steps.is_empty() || !objects.is_empty() || !secrets.is_empty();
     let awaited = draft.waits.iter().any(|w| w.severity < Severity::Blocked);
     let target = draft.memory.target.as_ref();
     let requeue = if draft.fast || target.is_some_and(|t| is_young(world, t)) {
         FAST
-    } else if target.is_some() || busy || awaited {
+    } else if target.is_some() || busy || awaited && !draft.stuck {
         SOON
     } else {
         SETTLED
@@ -317,6 +175,19 @@ pub(crate) struct Draft<'w> {
     pub(crate) fast: bool,
     /// Whether the plan makes somebody the master.
     pub(crate) crowned: bool,
+    /// Whether something is waited for that only a person can mend: nothing is gained by looking often.
+    pub(crate) stuck: bool,
+    /// Why pods do not come.
+    pub(crate) pods: Option<Verdict>,
+    /// Why volumes are not as wanted.
+    pub(crate) volumes: Option<Verdict>,
+}
+
+/// What a condition says that is not as it should be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Verdict {
+    pub(crate) reason: &'static str,
+    pub(crate) text: String,
 }
 
 impl<'w> Draft<'w> {
@@ -328,6 +199,9 @@ impl<'w> Draft<'w> {
             waits: Vec::new(),
             fast: false,
             crowned: false,
+            stuck: false,
+            pods: None,
+            volumes: None,
         }
     }
 

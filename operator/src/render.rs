@@ -45,8 +45,17 @@ pub struct Wanted<'a> {
     pub image: &'a str,
     /// Pods of the replica set. More than the spec says while the master is among those to go.
     pub replicas: u32,
-    /// Size in the volume claim template of each set, which cannot be changed in place.
-    pub claim_sizes: [Amount; 2],
+    /// The volume claim template of each set, which cannot be changed in place.
+    pub claims: [ClaimTemplate; 2],
+}
+
+/// What the volumes of a set are made like.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ClaimTemplate {
+    /// Their size.
+    pub size: Amount,
+    /// Their storage class; `None` for the default one.
+    pub class: Option<String>,
 }
 
 /// Every object, in the order in which they are applied.

@@ -6,10 +6,13 @@
 use std::time::Duration;
 
 use crate::act::Done;
+use crate::api::shortened;
 use crate::crd::ClusterStatus;
 use crate::plan::{Plan, status};
 use crate::world::World;
 
+/// Longest text about everything that was refused, in bytes.
+const MOST: usize = 900;
 /// Between two reports that differ in nothing but figures.
 pub const FIGURES_EVERY: Duration = Duration::from_secs(10);
 
@@ -31,8 +34,12 @@ pub fn status_after(world: &World, plan: &Plan, done: &Done) -> ClusterStatus {
         .collect();
     troubles.dedup();
     if !troubles.is_empty() {
-        let why = troubles.join("; ");
+        let why = shortened(&troubles.join("; "), MOST);
         status::refused(&mut status, world.cluster.generation, &why, world.now);
+    } else if let Some((what, _, words)) = done.refusals.first() {
+        // As the next plan says it, which knows of it.
+        let why = format!("{what}: {words}");
+        status::object_refused(&mut status, world.cluster.generation, &why, world.now);
     }
     status
 }
@@ -161,6 +168,7 @@ mod tests {
             refused: None,
             troubles: Vec::new(),
             applied: Vec::new(),
+            refusals: Vec::new(),
             pruned: Vec::new(),
             labelled: Vec::new(),
             secrets_written: false,

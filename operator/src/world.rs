@@ -4,18 +4,23 @@
 //! of our names that is somebody else's is in `taken`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use uuid::Uuid;
 use vectorizer_api::control::State;
-use vectorizer_api::lease::Grant;
 use vectorizer_api::replication::{Replica, Role};
 
-use crate::crd::{Amount, ClusterStatus, VectorizerCluster, VectorizerClusterSpec};
+use crate::crd::{ClusterStatus, VectorizerCluster, VectorizerClusterSpec};
 use crate::names;
+
+mod objects;
+mod seen;
+mod trouble;
+
+pub use objects::{Kind, ObjectRef, Stamp};
+pub use seen::{ClaimSeen, LeaseSeen, SecretSeen, Secrets, SetSeen};
+pub use trouble::{Refusal, Trouble};
 
 /// What was read in one pass.
 #[derive(Clone, Debug)]
@@ -34,6 +39,8 @@ pub struct World {
     pub applied: BTreeMap<ObjectRef, (String, Stamp)>,
     /// Objects under our names that are not ours.
     pub taken: BTreeSet<ObjectRef>,
+    /// What the API server refused when it was asked last, by kind and name.
+    pub refusals: BTreeMap<String, Refusal>,
     /// The Secrets with credentials.
     pub secrets: Secrets,
     /// The two StatefulSets, `master` and `replica`.
@@ -236,155 +243,6 @@ impl Set {
     }
 }
 
-/// Kinds of the objects that are applied as a whole.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[expect(missing_docs, reason = "they are Kubernetes' own names")]
-pub enum Kind {
-    ServiceAccount,
-    Role,
-    RoleBinding,
-    ConfigMap,
-    Service,
-    NetworkPolicy,
-    PodDisruptionBudget,
-    StatefulSet,
-}
-
-impl Kind {
-    /// Every kind, in the order in which they are applied.
-    pub const ALL: [Kind; 8] = [
-        Kind::ServiceAccount,
-        Kind::Role,
-        Kind::RoleBinding,
-        Kind::ConfigMap,
-        Kind::Service,
-        Kind::NetworkPolicy,
-        Kind::PodDisruptionBudget,
-        Kind::StatefulSet,
-    ];
-
-    /// Its name in `kind`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Kind::ServiceAccount => "ServiceAccount",
-            Kind::Role => "Role",
-            Kind::RoleBinding => "RoleBinding",
-            Kind::ConfigMap => "ConfigMap",
-            Kind::Service => "Service",
-            Kind::NetworkPolicy => "NetworkPolicy",
-            Kind::PodDisruptionBudget => "PodDisruptionBudget",
-            Kind::StatefulSet => "StatefulSet",
-        }
-    }
-}
-
-/// One object of the cluster's namespace.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ObjectRef {
-    /// Its kind.
-    pub kind: Kind,
-    /// Its name.
-    pub name: String,
-}
-
-impl fmt::Display for ObjectRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind.as_str(), self.name)
-    }
-}
-
-/// What changes when somebody changes what an object is meant to be: its generation where it has one, otherwise its
-/// resourceVersion. Unlike the latter alone, it stays while a controller only reports.
-pub type Stamp = String;
-
-/// Whether the Secrets with credentials are there. Their content is nobody's business here.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Secrets {
-    /// The clients' keys.
-    pub auth: SecretSeen,
-    /// Replication token and control token.
-    pub internal: SecretSeen,
-}
-
-/// Whether one Secret is there.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub enum SecretSeen {
-    /// Not there.
-    #[default]
-    Missing,
-    /// There, but keys have no value.
-    Incomplete {
-        /// Whether the operator made it. Only then is it written to: whoever made it otherwise has keys of their own,
-        /// and a random one beside them would lock their clients out in silence.
-        made: bool,
-        /// The keys that have none.
-        lacks: Vec<&'static str>,
-    },
-    /// There, with every key.
-    Complete,
-    /// There, and another cluster's.
-    Taken,
-}
-
-/// A StatefulSet as found.
-#[derive(Clone, PartialEq, Debug)]
-pub struct SetSeen {
-    /// Its name.
-    pub name: String,
-    /// Its uid.
-    pub uid: String,
-    /// Pods wanted by it now.
-    pub replicas: u32,
-    /// The template that pods should have; `None` until its controller has seen the latest change.
-    pub revision: Option<String>,
-    /// The node's image in its template.
-    pub image: Option<String>,
-    /// Size of the volumes that it makes.
-    pub claim_size: Amount,
-    /// Whether it is being deleted.
-    pub deleting: bool,
-}
-
-/// A claim as found.
-#[derive(Clone, PartialEq, Debug)]
-pub struct ClaimSeen {
-    /// The size asked for.
-    pub requested: Amount,
-    /// Whether its volume can hold nothing but what this cluster wrote: it was made after the resource, empty, for this
-    /// claim.
-    pub blank: bool,
-}
-
-/// The Lease as found.
-#[derive(Clone, PartialEq, Debug)]
-pub enum LeaseSeen {
-    /// Not there.
-    Missing,
-    /// There, but somebody else's.
-    Taken,
-    /// There, with content that makes no sense.
-    Malformed(String),
-    /// There.
-    Held {
-        /// resourceVersion.
-        version: String,
-        /// Its content.
-        grant: Grant,
-        /// For how long this process has seen this very version, on its own monotonic clock.
-        unchanged: Duration,
-    },
-}
-
-impl LeaseSeen {
-    /// Its content, where there is any.
-    pub fn grant(&self) -> Option<&Grant> {
-        match self {
-            LeaseSeen::Held { grant, .. } => Some(grant),
-            LeaseSeen::Missing | LeaseSeen::Taken | LeaseSeen::Malformed(_) => None,
-        }
-    }
-}
-
 /// One node: its pod, and what it says.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Member {
@@ -396,6 +254,8 @@ pub struct Member {
     pub ordinal: u32,
     /// Its pod, if there is one.
     pub seen: Option<PodSeen>,
+    /// Why there is no pod that should be, as its StatefulSet says.
+    pub absent: Option<Trouble>,
     /// What the node says.
     pub probe: Probe,
 }
@@ -420,7 +280,9 @@ pub struct PodSeen {
     /// The template that it was made from.
     pub revision: Option<String>,
     /// What keeps it from running, as its kubelet or the scheduler says.
-    pub trouble: Option<String>,
+    pub trouble: Option<Trouble>,
+    /// Whether labels that it is found by are missing or say something else.
+    pub mislabelled: bool,
     /// Whether its Kubernetes node takes no new pods: it is being drained.
     pub cordoned: bool,
     /// When its container was last killed for want of memory, if nothing else has ended it since.

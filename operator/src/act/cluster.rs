@@ -13,10 +13,11 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::Refused;
+use crate::api::words;
 use crate::crd::{ClusterStatus, VectorizerCluster};
 use crate::names;
 use crate::plan::Note;
-use crate::world::{Cluster, Labels};
+use crate::world::{Cluster, Labels, Set};
 
 /// Writes a status over the very version that `over` has, and returns what is stored then.
 pub async fn write_status(
@@ -62,7 +63,7 @@ impl Events {
         let api: Api<Event> = Api::namespaced(self.client.clone(), &about.namespace);
         let event = self.event(about, note);
         if let Err(error) = api.create(&PostParams::default(), &event).await {
-            tracing::warn!(%error, "an event could not be written");
+            tracing::warn!(error = words(&error), "an event could not be written");
         }
     }
 
@@ -138,6 +139,49 @@ pub(super) async fn grow_claim(
     let outcome = api.patch(claim, &manager(), &Patch::Merge(&patch)).await;
     outcome.map(drop).map_err(|source| Refused::Api {
         what: format!("growing the claim {claim}"),
+        source,
+    })
+}
+
+/// Deletes the claim of that very version and no other: one that something was bound to since has another.
+pub(super) async fn delete_claim(
+    client: &Client,
+    cluster: &Cluster,
+    claim: &str,
+    uid: &str,
+    version: &str,
+) -> Result<(), Refused> {
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &cluster.namespace);
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: Some(uid.to_owned()),
+            resource_version: Some(version.to_owned()),
+        }),
+        ..DeleteParams::default()
+    };
+    gone(
+        api.delete(claim, &params).await.map(drop),
+        format!("replacing the empty claim {claim}"),
+    )
+}
+
+/// Gives the pod with that uid the labels back that it is found by.
+pub(super) async fn relabel(
+    client: &Client,
+    cluster: &Cluster,
+    pod: &str,
+    uid: &str,
+    set: Set,
+) -> Result<(), Refused> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), &cluster.namespace);
+    let mut labels = names::labels(&cluster.name);
+    labels.insert(names::SET.to_owned(), set.as_str().to_owned());
+    let patch = json!({ "metadata": { "uid": uid, "labels": labels } });
+    let outcome = api
+        .patch_metadata(pod, &manager(), &Patch::Merge(&patch))
+        .await;
+    outcome.map(drop).map_err(|source| Refused::Api {
+        what: format!("labels of {pod}"),
         source,
     })
 }

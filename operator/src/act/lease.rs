@@ -3,13 +3,13 @@
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::PostParams;
+use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
 use vectorizer_api::lease::{EXPIRE_MS, Grant};
 
 use super::Refused;
 use crate::names;
-use crate::observe::parse_lease;
+use crate::observe::{Whose, is_owned, parse_lease, whose};
 use crate::plan::Expect;
 use crate::render;
 use crate::world::Cluster;
@@ -39,7 +39,7 @@ pub(super) async fn set(
                 metadata: render::metadata(cluster, name.clone()),
                 spec: None,
             };
-            write(&mut lease, grant);
+            write(&mut lease, cluster, grant);
             api.create(&PostParams::default(), &lease)
                 .await
                 .map_err(failed)?;
@@ -59,7 +59,7 @@ pub(super) async fn set(
             return Err(Refused::Lease(describe(&content)));
         }
         let mut lease = current;
-        write(&mut lease, grant);
+        write(&mut lease, cluster, grant);
         match api.replace(&name, &PostParams::default(), &lease).await {
             Ok(_) => return Ok(()),
             Err(kube::Error::Api(status)) if status.code == 409 => {}
@@ -71,7 +71,8 @@ pub(super) async fn set(
     ))
 }
 
-fn write(lease: &mut Lease, grant: &Grant) {
+fn write(lease: &mut Lease, cluster: &Cluster, grant: &Grant) {
+    own(&mut lease.metadata, cluster);
     let now = MicroTime(Timestamp::now());
     let old = lease.spec.take().unwrap_or_default();
     lease.spec = Some(LeaseSpec {
@@ -87,6 +88,39 @@ fn write(lease: &mut Lease, grant: &Grant) {
         .annotations
         .get_or_insert_default()
         .extend(grant.annotations());
+}
+
+/// Makes a Lease the cluster's own that has no owner. Where another controls it by now, it is left alone.
+pub(super) async fn adopt(client: &Client, cluster: &Cluster) -> Result<(), Refused> {
+    let name = names::lease(&cluster.name);
+    let api: Api<Lease> = Api::namespaced(client.clone(), &cluster.namespace);
+    let failed = |source| Refused::Api {
+        what: format!("Lease {name}"),
+        source,
+    };
+    let Some(mut lease) = api.get_opt(&name).await.map_err(failed)? else {
+        return Ok(());
+    };
+    if whose(&lease.metadata, &cluster.name, cluster.uid) == Whose::Others {
+        return Ok(());
+    }
+    own(&mut lease.metadata, cluster);
+    match api.replace(&name, &PostParams::default(), &lease).await {
+        Ok(_) => Ok(()),
+        // Renewed in between: the next pass comes soon.
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(source) => Err(failed(source)),
+    }
+}
+
+/// The cluster's labels and its ownership, beside what is there.
+fn own(metadata: &mut ObjectMeta, cluster: &Cluster) {
+    let ours = render::metadata(cluster, names::lease(&cluster.name));
+    let labels = metadata.labels.get_or_insert_default();
+    labels.extend(ours.labels.unwrap_or_default());
+    if !is_owned(metadata, cluster.uid) {
+        metadata.owner_references = ours.owner_references;
+    }
 }
 
 fn describe(grant: &Grant) -> String {

@@ -11,7 +11,8 @@ use kube::{Api, Client};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Done, Targets};
+use super::{Done, Targets, refusal};
+use crate::api::words;
 use crate::crd::Retention;
 use crate::names::{self, reason};
 use crate::observe::{api_resource, is_made, is_owned, stamp};
@@ -21,7 +22,7 @@ use crate::world::{Cluster, ObjectRef, Stamp, World};
 
 /// An object that could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("{what}: {source}")]
+#[error("{what}: {}", words(source))]
 pub struct ApplyError {
     what: String,
     source: kube::Error,
@@ -66,10 +67,17 @@ pub(super) async fn apply(to: &Targets<'_>, world: &World, plan: &Plan, done: &m
                 done.namespace_going = true;
                 return;
             }
-            Err(error) => {
-                tracing::warn!(%error, "an object was refused");
-                done.troubles.push(error.to_string());
-            }
+            Err(error) => match refusal(&error.source) {
+                Some(words) => {
+                    tracing::warn!(%error, "an object was refused");
+                    let what = object.reference.to_string();
+                    done.refusals.push((what, object.hash.clone(), words));
+                }
+                None => {
+                    tracing::warn!(%error, "an object could not be written");
+                    done.troubles.push(error.to_string());
+                }
+            },
         }
     }
     for reference in &plan.prune {

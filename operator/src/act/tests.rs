@@ -338,8 +338,15 @@ async fn an_object_that_is_refused_is_reported_and_holds_up_no_command() {
     }]);
     plan.objects = bench.objects();
     let done = bench.run(&plan).await;
-    assert_eq!(done.troubles.len(), 1, "{:?}", done.troubles);
-    assert!(done.troubles[0].contains("StatefulSet demo-master"));
+    let [(what, attempt, words)] = &done.refusals[..] else {
+        panic!("{:?}", done.refusals);
+    };
+    assert_eq!(
+        (what.as_str(), words.as_str()),
+        ("StatefulSet demo-master", "quota exceeded")
+    );
+    assert!(plan.objects.iter().any(|o| o.hash == *attempt));
+    assert!(done.troubles.is_empty(), "{:?}", done.troubles);
     assert_eq!(done.applied.len(), plan.objects.len() - 1);
     assert_eq!(
         bench.log().last().map(String::as_str),
@@ -462,6 +469,62 @@ async fn a_secret_that_was_deleted_is_written_again_as_it_was() {
         .api
         .under("/apis/events.k8s.io/v1/namespaces/default/events");
     assert_eq!(events[0]["reason"], "SecretRestored", "{events:?}");
+}
+
+#[tokio::test]
+async fn a_volume_that_cannot_grow_ends_nothing() {
+    let bench = Bench::start().await;
+    let claim = "/api/v1/namespaces/default/persistentvolumeclaims/data-demo-master-0";
+    bench.api.put(
+        claim,
+        json!({ "metadata": { "name": "data-demo-master-0" } }),
+    );
+    bench.api.forbid(claim);
+    let steps = vec![
+        Step::GrowClaim {
+            claim: "data-demo-master-0".into(),
+            size: "2Gi".into(),
+        },
+        Step::Fence {
+            to: bench.peer("demo-replica-0"),
+            epoch: 1,
+        },
+    ];
+    let done = bench.act(steps).await;
+    assert!(done.refused.is_none(), "{:?}", done.refused);
+    let refusal = (
+        "PersistentVolumeClaim data-demo-master-0".into(),
+        "2Gi".into(),
+        "quota exceeded".into(),
+    );
+    assert_eq!(done.refusals, [refusal]);
+    assert_eq!(bench.log(), ["fence demo-replica-0 1"]);
+}
+
+#[tokio::test]
+async fn a_lease_that_was_left_becomes_the_cluster_s_own_and_says_what_it_said() {
+    let bench = Bench::start().await;
+    bench.api.put_lease(&grant(3, "demo-replica-0"));
+    let path = "/apis/coordination.k8s.io/v1/namespaces/default/leases/demo";
+    let read = |bench: &Bench| serde_json::from_value(bench.api.get(path).unwrap()).unwrap();
+    let foreign = bench.act(vec![Step::AdoptLease]).await;
+    assert!(
+        foreign.refused.is_none() && bench.log().is_empty(),
+        "it carries no label of ours"
+    );
+    bench.api.change(path, |lease| {
+        lease["metadata"]["labels"] = json!({
+            "vectorizer.hivellm.io/cluster": "demo", "app.kubernetes.io/managed-by": "vectorizer-operator",
+        });
+    });
+    let done = bench.act(vec![Step::AdoptLease]).await;
+    assert!(done.refused.is_none(), "{:?}", done.refused);
+    let lease: k8s_openapi::api::coordination::v1::Lease = read(&bench);
+    assert!(crate::observe::is_owned(&lease.metadata, CLUSTER));
+    assert_eq!(
+        crate::observe::parse_lease(&lease).unwrap(),
+        grant(3, "demo-replica-0")
+    );
 }
 
 #[tokio::test]

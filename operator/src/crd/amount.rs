@@ -93,6 +93,8 @@ impl JsonSchema for Amount {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "pattern": PATTERN,
+            // A longer one stands for nothing; and rules about them must not cost too much.
+            "maxLength": 32,
             "x-kubernetes-int-or-string": true,
         })
     }

@@ -51,18 +51,29 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         at: "spec.storage.size",
-        rule: "type(self) == int ? self > 0 : (isQuantity(self) && quantity(self).isGreaterThan(quantity('0')))",
-        message: "storage.size: must be a size above 0, such as 10Gi",
+        // What is smaller was meant otherwise, as a 10 without its Gi.
+        rule: "type(self) == int ? self >= 67108864 : (isQuantity(self) && quantity(self).compareTo(quantity('64Mi')) >= 0)",
+        message: "storage.size: must be a size of at least 64Mi, such as 10Gi",
     },
     Rule {
-        at: "spec.storage.size",
-        rule: "!isQuantity(string(self)) || !isQuantity(string(oldSelf)) || quantity(string(self)).compareTo(quantity(string(oldSelf))) >= 0",
-        message: "storage.size: may only grow",
+        at: "",
+        rule: "!has(oldSelf.status) || !has(oldSelf.status.master) || !isQuantity(string(self.spec.storage.size)) || !isQuantity(string(oldSelf.spec.storage.size)) || quantity(string(self.spec.storage.size)).compareTo(quantity(string(oldSelf.spec.storage.size))) >= 0 || (has(oldSelf.status.volumeSize) && isQuantity(oldSelf.status.volumeSize) && quantity(string(self.spec.storage.size)).compareTo(quantity(oldSelf.status.volumeSize)) >= 0)",
+        message: "spec.storage.size: may only grow, or go back to status.volumeSize where volumes could not",
     },
     Rule {
-        at: "spec.storage",
-        rule: "has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",
-        message: "storage.storageClassName: cannot be changed",
+        at: "",
+        rule: "!has(oldSelf.status) || !has(oldSelf.status.master) || (has(self.spec.storage.storageClassName) == has(oldSelf.spec.storage.storageClassName) && (!has(self.spec.storage.storageClassName) || self.spec.storage.storageClassName == oldSelf.spec.storage.storageClassName))",
+        message: "spec.storage.storageClassName: cannot be changed once there was a master",
+    },
+    Rule {
+        at: "spec.tolerations",
+        rule: "self.all(t, (!has(t.operator) || t.operator in ['Exists', 'Equal', 'Lt', 'Gt']) && (!has(t.effect) || t.effect in ['', 'NoSchedule', 'PreferNoSchedule', 'NoExecute']))",
+        message: "tolerations: operator must be Exists or Equal (or Lt or Gt, where the API server knows them), effect NoSchedule, PreferNoSchedule or NoExecute",
+    },
+    Rule {
+        at: "spec.tolerations",
+        rule: "self.all(t, !has(t.operator) || t.operator != 'Exists' || !has(t.value) || t.value == '')",
+        message: "tolerations: with operator Exists there is no value",
     },
     Rule {
         at: "spec.replication",

@@ -41,6 +41,10 @@ pub struct ClusterStatus {
     /// How far the slowest replica is behind, such as `12ms`; `unknown` while no master says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<String>,
+    /// The size of the largest volume: as far `spec.storage.size` may go back where volumes cannot grow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub volume_size: Option<String>,
     /// The image that nodes are to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -68,7 +72,8 @@ pub struct ClusterStatus {
     /// What only the operator reads.
     #[serde(default)]
     pub memory: StatusMemory,
-    /// Ready, Progressing, Degraded, Available, ReplicationHealthy, SynchronousReplicationMet, PromotionSucceeded.
+    /// Ready, Progressing, Degraded, Available, ReplicationHealthy, PodsRunning, VolumesAsWanted,
+    /// SynchronousReplicationMet, PromotionSucceeded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

@@ -4,8 +4,10 @@ mod read;
 
 use serde_json::{Value, json};
 
+use super::claims::is_blank;
 use super::secrets::secret_seen;
 use super::*;
+use crate::render;
 use crate::world::SecretSeen;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -255,4 +257,77 @@ async fn a_node_that_refuses_the_token_answers_and_one_that_says_too_much_does_n
         panic!("it was read to its end")
     };
     assert!(why.contains("larger than"), "{why}");
+}
+
+#[test]
+fn what_a_deletion_left_is_taken_up_again_and_what_somebody_controls_is_not() {
+    use objects::{Sorted, Whose, whose};
+    let expected = render::references("demo", 2);
+    let ours = json!({ "vectorizer.hivellm.io/cluster": "demo", "app.kubernetes.io/managed-by": "vectorizer-operator" });
+    let other = Uuid::from_u128(9);
+    let service = |labels: &Value, owner: Option<Uuid>| {
+        let object =
+            json!({ "metadata": { "name": "demo-rw", "labels": labels, "resourceVersion": "7" } });
+        let object = owner.map_or(object.clone(), |owner| owned(object, owner));
+        serde_json::from_value::<ObjectMeta>(object["metadata"].clone()).unwrap()
+    };
+    for (labels, owner, expected_whose) in [
+        (&ours, Some(OWNER), Whose::Ours),
+        (&json!({}), Some(OWNER), Whose::Ours),
+        (&ours, None, Whose::Left),
+        (&ours, Some(other), Whose::Others),
+        (&json!({}), None, Whose::Others),
+    ] {
+        let metadata = service(labels, owner);
+        assert_eq!(
+            whose(&metadata, "demo", OWNER),
+            expected_whose,
+            "{labels} {owner:?}"
+        );
+        let mut sorted = Sorted {
+            name: "demo",
+            owner: OWNER,
+            expected: &expected,
+            ours: BTreeMap::new(),
+            taken: BTreeSet::new(),
+        };
+        sorted.sort_in(crate::world::Kind::Service, &metadata);
+        let as_it_should_be = sorted.ours.values().any(|s| *s == stamp(&metadata));
+        let complete = *labels == ours && owner == Some(OWNER);
+        assert_eq!(as_it_should_be, complete, "otherwise it is applied again");
+        assert_eq!(sorted.taken.is_empty(), expected_whose != Whose::Others);
+    }
+}
+
+#[test]
+fn a_lease_without_an_owner_counts_as_left_by_its_labels_alone() {
+    let mut left = lease("7");
+    left.metadata.owner_references = None;
+    let seen = |lease: &Lease| lease_seen(lease, OWNER, &mut None, Instant::now());
+    assert_eq!(seen(&left), LeaseSeen::Taken);
+    left.metadata.labels = Some(names::labels("demo"));
+    assert!(matches!(seen(&left), LeaseSeen::Held { owned: false, .. }));
+    let mut ours = lease("7");
+    ours.metadata.labels = Some(names::labels("demo"));
+    assert!(matches!(seen(&ours), LeaseSeen::Held { owned: true, .. }));
+}
+
+#[test]
+fn what_is_refused_again_and_again_is_asked_for_less_and_less() {
+    let start = Instant::now();
+    let mut remembered = Remembered::default();
+    let mut pauses = Vec::new();
+    for _ in 0..8 {
+        remembered.refused("Service demo".into(), "hash".into(), "no".into(), start);
+        let refused = remembered.refusals.values().next().unwrap();
+        pauses.push(refused.until.duration_since(start).as_secs());
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+    remembered.refused("Service demo".into(), "another".into(), "no".into(), start);
+    let refused = remembered.refusals.values().next().unwrap();
+    assert_eq!(
+        refused.until.duration_since(start).as_secs(),
+        1,
+        "it is another one"
+    );
 }

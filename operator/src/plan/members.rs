@@ -72,6 +72,23 @@ pub(super) fn label(draft: &mut Draft<'_>) {
     }
 }
 
+/// Gives pods their labels back that somebody has written over: without them neither Services nor watches find them.
+pub(super) fn relabel(draft: &mut Draft<'_>) {
+    for member in &draft.world.members {
+        if let Some(pod) = member
+            .seen
+            .as_ref()
+            .filter(|p| p.mislabelled && !p.deleting)
+        {
+            draft.steps.push(Step::Relabel {
+                pod: member.pod.clone(),
+                uid: pod.uid.clone(),
+                set: member.set,
+            });
+        }
+    }
+}
+
 /// Whether a replica may be read from: hysteresis around `reads.maxLagSeconds`.
 fn may_read(world: &World, member: &Member) -> bool {
     let Some(pod) = &member.seen else {

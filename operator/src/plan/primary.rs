@@ -87,6 +87,16 @@ fn advance(draft: &mut Draft<'_>) {
     }
 }
 
+/// Makes a Lease the cluster's own that was left without an owner, or came from a backup. That it is ours says nothing
+/// about what it says: see `start`. Not in a plan that changes it anyway, which does the same.
+pub(super) fn adopt_lease(draft: &mut Draft<'_>) {
+    let left = matches!(draft.world.lease, LeaseSeen::Held { owned: false, .. });
+    let changed = |step: &Step| matches!(step, Step::SetLease { .. });
+    if left && !draft.steps.iter().any(changed) {
+        draft.steps.push(Step::AdoptLease);
+    }
+}
+
 /// Compares decided state with the Lease. A node that restarted has taken the next epoch by itself; that is adopted.
 /// Returns whether there is a Lease to work with.
 fn agree_with_lease(draft: &mut Draft<'_>, master: &MasterStatus) -> bool {

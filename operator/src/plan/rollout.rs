@@ -1,14 +1,14 @@
-//! Objects, volumes and pods: what is applied, what grows, and which pod is replaced next. At most one disruptive step
+//! Objects and pods: what is applied, and which pod is replaced next. At most one disruptive step
 //! in a pass, and none while the master is being changed.
 
 use vectorizer_api::replication::ReplicaStatus;
 
 use super::primary::{own_reservation, reserve};
-use super::{Draft, Severity, Step, concern};
-use crate::crd::{Amount, ImageSource, PromoteMode, PromotionReason};
-use crate::names::{self, reason};
+use super::{Draft, Severity, Step, concern, volumes};
+use crate::crd::{ImageSource, PromoteMode, PromotionReason};
+use crate::names::reason;
 use crate::render::{self, Object, Wanted};
-use crate::world::{Kind, Member, ObjectRef, Set, World};
+use crate::world::{Kind, Member, ObjectRef, Refusal, Set, World};
 
 /// Which image nodes are to run, and why. What they run already stays when the spec names none any more: an older one
 /// would be started over data that a newer one has written.
@@ -46,7 +46,7 @@ pub(super) fn objects(draft: &mut Draft<'_>) -> (Vec<Object>, Vec<ObjectRef>) {
         cluster,
         image,
         replicas: replica_pods(draft),
-        claim_sizes: [Set::Master, Set::Replica].map(|set| claim_size(draft, set)),
+        claims: [Set::Master, Set::Replica].map(|set| volumes::template(world, set)),
     };
     let objects = render::objects(&wanted);
     for taken in &world.taken {
@@ -54,6 +54,13 @@ pub(super) fn objects(draft: &mut Draft<'_>) -> (Vec<Object>, Vec<ObjectRef>) {
             "{taken} exists and does not belong to this cluster: it is left alone; rename or remove it"
         );
         draft.wait(Severity::Blocked, reason::NAME_TAKEN, text);
+    }
+    for object in &objects {
+        if let Some(refusal) = refused(world, object) {
+            let text = format!("{}: {}", object.reference, refusal.words);
+            draft.wait(Severity::Trouble, reason::OBJECT_REFUSED, text);
+            draft.stuck = true;
+        }
     }
     let prune = world
         .objects
@@ -77,6 +84,9 @@ pub(super) fn objects(draft: &mut Draft<'_>) -> (Vec<Object>, Vec<ObjectRef>) {
             | Step::Members { .. }
             | Step::Label { .. }
             | Step::GrowClaim { .. }
+            | Step::DeleteClaim { .. }
+            | Step::Relabel { .. }
+            | Step::AdoptLease
             | Step::Replace { .. } => None,
         })
         .collect();
@@ -96,9 +106,20 @@ pub(super) fn objects(draft: &mut Draft<'_>) -> (Vec<Object>, Vec<ObjectRef>) {
                 .get(reference)
                 .is_some_and(|(hash, after)| *hash == object.hash && after == stamp)
         });
-        !going && !as_left && !world.taken.contains(reference)
+        !going && !as_left && !waits(world, object) && !world.taken.contains(reference)
     };
     (objects.into_iter().filter(apply).collect(), prune)
+}
+
+/// What the API server said of this very object when it was asked last.
+fn refused<'w>(world: &'w World, object: &Object) -> Option<&'w Refusal> {
+    let refusal = world.refusals.get(&object.reference.to_string());
+    refusal.filter(|refusal| refusal.attempt == object.hash)
+}
+
+/// Whether it is too early to ask again for what was refused.
+fn waits(world: &World, object: &Object) -> bool {
+    refused(world, object).is_some_and(|refusal| !refusal.due)
 }
 
 /// Pods of the replica set: as many as wanted, but never without the master, as it was when the pass began, is now
@@ -151,71 +172,6 @@ fn replica_pods(draft: &Draft<'_>) -> u32 {
         needed.min(exist)
     };
     world.cluster.spec.replicas.max(needed)
-}
-
-/// The size in a set's template: what it has, until the claims have grown and it can be made anew.
-fn claim_size(draft: &Draft<'_>, set: Set) -> Amount {
-    let seen = draft.world.sets[set.index()].as_ref();
-    seen.map_or_else(
-        || draft.world.cluster.spec.storage.size.clone(),
-        |s| s.claim_size.clone(),
-    )
-}
-
-/// Lets volumes grow: first the claims, then the template, which takes a new StatefulSet around the same pods.
-pub(super) fn claims(draft: &mut Draft<'_>) {
-    if draft.memory.target.is_some() {
-        return;
-    }
-    let world = draft.world;
-    let size = &world.cluster.spec.storage.size;
-    let wanted = world.cluster.claim_bytes;
-    let smaller = |amount: &Amount| amount.value().is_some_and(|bytes| bytes < wanted);
-    // While there is no set, nobody keeps its pods: none is in doubt then.
-    let steady = draft.confirmed_master().is_some()
-        && !world
-            .members
-            .iter()
-            .any(|m| m.seen.is_some() && !world.is_wanted(m));
-    for set in [Set::Master, Set::Replica] {
-        let template = world.sets[set.index()]
-            .as_ref()
-            .filter(|s| !s.deleting && smaller(&s.claim_size));
-        let claims = world
-            .members
-            .iter()
-            .filter(|m| m.set == set)
-            .map(|m| names::claim(&m.pod));
-        // Also one that was kept from an earlier, smaller cluster.
-        let behind: Vec<_> = claims
-            .filter(|name| {
-                world
-                    .claims
-                    .get(name)
-                    .is_some_and(|c| smaller(&c.requested))
-            })
-            .collect();
-        if template.is_none() && behind.is_empty() {
-            continue;
-        }
-        draft.wait(
-            Severity::Progress,
-            reason::CLAIMS_GROWING,
-            format!("volumes of {}s grow to {}", set.as_str(), size.as_str()),
-        );
-        if let Some(seen) = template.filter(|_| behind.is_empty() && steady) {
-            draft.steps.push(Step::Orphan {
-                set: seen.name.clone(),
-                uid: seen.uid.clone(),
-            });
-        }
-        for claim in behind {
-            draft.steps.push(Step::GrowClaim {
-                claim,
-                size: size.as_str().to_owned(),
-            });
-        }
-    }
 }
 
 /// Replaces pods whose template is not the present one, and moves the master where it has to go.
@@ -332,7 +288,7 @@ pub(super) fn unsettled(world: &World, member: &Member, master: &Member) -> Opti
         let trouble = seen
             .trouble
             .as_ref()
-            .map(|t| format!(" ({t})"))
+            .map(|t| format!(" ({})", t.reason))
             .unwrap_or_default();
         return Some(format!("{pod} is not ready{trouble}"));
     }

@@ -48,7 +48,10 @@ pub(super) fn start(draft: &mut Draft<'_>) {
         return draft.wait(Severity::Progress, reason::STARTING, text);
     }
     let left_out = volumes_without_pods(world);
-    if draft.memory.initialization.is_none() && !left_out.is_empty() && !master_by_lease(world) {
+    if draft.memory.initialization.is_none()
+        && !left_out.is_empty()
+        && master_by_lease(world).is_none()
+    {
         let text = format!(
             "there are volumes of replicas that spec.replicas = {} leaves out: {}; one of them may hold the most. Raise \
              spec.replicas, or delete these claims if what they hold is not wanted",
@@ -109,15 +112,17 @@ fn volumes_without_pods(world: &World) -> Vec<&str> {
         .collect()
 }
 
-/// Whether somebody writes as the Lease says, so that only the status was lost.
-fn master_by_lease(world: &World) -> bool {
-    let Some(grant) = world.lease.grant() else {
-        return false;
-    };
-    let holder = grant.holder.as_ref().and_then(|h| world.node(h.node_id));
-    holder
-        .and_then(Member::state)
-        .is_some_and(|s| s.role == Role::Master && s.master_epoch == grant.epoch)
+/// Who writes as the Lease says, so that only the status was lost. A Lease that stands without status is not believed by
+/// itself, also when it is ours: it may have been left by a deletion, or come from a backup and name an older epoch. It
+/// counts where its holder writes in its epoch and nobody knows a higher one; everything else is a recovery, by all
+/// members, into an epoch above all that anybody knows.
+fn master_by_lease(world: &World) -> Option<(&Member, &Holder, u64)> {
+    let grant = world.lease.grant()?;
+    let holder = grant.holder.as_ref()?;
+    let member = world.node(holder.node_id)?;
+    let state = member.state()?;
+    let writes = state.role == Role::Master && state.master_epoch == grant.epoch;
+    (writes && world.highest_epoch() == grant.epoch).then_some((member, holder, grant.epoch))
 }
 
 /// Makes the first pod the master. Written down first; repeated until the node says that it holds the cluster.
@@ -157,6 +162,13 @@ fn initialize(draft: &mut Draft<'_>, first: &str) {
         }
         draft.record();
     }
+    // What is on record of another cluster's members says nothing about this one, which is empty.
+    let same = grant.as_ref().is_none_or(|grant| grant.cluster == cluster);
+    let (concern, secured) = if same {
+        (draft.recorded_concern(), draft.secured())
+    } else {
+        Default::default()
+    };
     let (expect, epoch) = match &grant {
         None => (Expect::Missing, 1),
         Some(old) if old.holder.as_ref() == Some(&holder) && old.cluster == cluster => {
@@ -170,8 +182,8 @@ fn initialize(draft: &mut Draft<'_>, first: &str) {
             cluster,
             epoch,
             holder: Some(holder.clone()),
-            concern: draft.recorded_concern(),
-            secured: draft.secured(),
+            concern,
+            secured,
         },
     });
     if let Some(to) = draft.peer(member) {
@@ -212,16 +224,20 @@ fn recover(draft: &mut Draft<'_>, data: &[&Member]) {
     if let Some(request) = &world.cluster.spec.promote {
         draft.memory.handled(&request.request_id);
     }
-    if let LeaseSeen::Held { grant, .. } = &world.lease
-        && let Some(holder) = &grant.holder
-        && let Some(member) = world.node(holder.node_id)
-        && member.is_master()
-        && member
-            .state()
-            .is_some_and(|s| s.master_epoch == grant.epoch)
-    {
-        // Only the status was lost.
-        return done(draft, member, holder, grant.epoch);
+    if let Some((member, holder, epoch)) = master_by_lease(world) {
+        return done(draft, member, holder, epoch);
+    }
+    let writing = world.members.iter().find(|m| m.is_master());
+    if let Some((member, to)) = writing.and_then(|m| Some((m, draft.peer(m)?))) {
+        // By a Lease that others have gone beyond, or by none. It stops first: otherwise it would be waited for.
+        let epoch = world.highest_epoch() + 1;
+        draft.steps.push(Step::Fence { to, epoch });
+        draft.fast = true;
+        let text = format!(
+            "{} writes in an epoch that others have gone beyond: it is stopped",
+            member.pod
+        );
+        return draft.wait(Severity::Progress, reason::RECOVERING, text);
     }
     let mut target = own_reservation(
         draft,

@@ -11,8 +11,8 @@ mod told;
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::Draft;
 use super::rollout::{outdated, unsettled};
+use super::{Draft, volumes};
 use crate::crd::{ClusterStatus, Phase};
 use crate::names::{self, condition, reason};
 use crate::world::{Member, Set};
@@ -75,6 +75,7 @@ pub(super) fn status(draft: &Draft<'_>) -> ClusterStatus {
             .iter()
             .map(|m| nodes::node(draft, m))
             .collect(),
+        volume_size: volumes::largest(world).map(|size| size.as_str().to_owned()),
         conditions: Vec::new(),
         ..ClusterStatus::default()
     };
@@ -173,12 +174,23 @@ pub fn refused(status: &mut ClusterStatus, generation: i64, why: &str, now: Time
     }
 }
 
+/// Adds to a status that an object was refused, and why; unless something worse is known.
+pub fn object_refused(status: &mut ClusterStatus, generation: i64, why: &str, now: Timestamp) {
+    let mut conditions = status.conditions.iter();
+    if conditions.any(|c| c.type_ == condition::DEGRADED && c.status == "True") {
+        return;
+    }
+    let told = vec![Told::yes(condition::DEGRADED, reason::OBJECT_REFUSED, why)];
+    let old = std::mem::take(&mut status.conditions);
+    status.conditions = merge(&old, told, generation, now);
+}
+
 fn unsettled_without_master(member: &Member) -> Option<String> {
     let pod = &member.pod;
     match &member.seen {
         None => Some(format!("{pod} does not exist yet")),
         Some(seen) => match &seen.trouble {
-            Some(trouble) => Some(format!("{pod} is not ready ({trouble})")),
+            Some(trouble) => Some(format!("{pod} is not ready ({})", trouble.reason)),
             None => Some(format!("{pod} has no master yet")),
         },
     }

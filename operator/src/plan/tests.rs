@@ -18,3 +18,5 @@ mod secrets;
 mod start;
 mod steady;
 mod stuck;
+mod volumes;
+mod words;

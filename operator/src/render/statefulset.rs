@@ -20,7 +20,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::config::{DATA_DIRECTORY, DIRECTORY};
-use super::{Wanted, metadata, pods_of, pods_with};
+use super::{ClaimTemplate, Wanted, metadata, pods_of, pods_with};
 use crate::crd::{Amount, RunAs};
 use crate::names;
 use crate::world::{Cluster, Set};
@@ -68,7 +68,7 @@ pub fn statefulset(wanted: &Wanted<'_>, set: Set, config_checksum: &str) -> Stat
                 ..LabelSelector::default()
             },
             template: template(wanted, selector, config_checksum),
-            volume_claim_templates: Some(vec![claim(cluster, &wanted.claim_sizes[set.index()])]),
+            volume_claim_templates: Some(vec![claim(cluster, &wanted.claims[set.index()])]),
             ..StatefulSetSpec::default()
         },
         ..StatefulSet::default()
@@ -255,7 +255,7 @@ fn configuration(cluster: &Cluster) -> Volume {
     }
 }
 
-fn claim(cluster: &Cluster, size: &Amount) -> PersistentVolumeClaim {
+fn claim(cluster: &Cluster, template: &ClaimTemplate) -> PersistentVolumeClaim {
     PersistentVolumeClaim {
         metadata: ObjectMeta {
             name: Some(names::DATA_VOLUME.to_owned()),
@@ -264,11 +264,11 @@ fn claim(cluster: &Cluster, size: &Amount) -> PersistentVolumeClaim {
         },
         spec: Some(PersistentVolumeClaimSpec {
             access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
-            storage_class_name: cluster.spec.storage.storage_class_name.clone(),
+            storage_class_name: template.class.clone(),
             resources: Some(VolumeResourceRequirements {
                 requests: Some(BTreeMap::from([(
                     "storage".to_owned(),
-                    Quantity::from(size),
+                    Quantity::from(&template.size),
                 )])),
                 limits: None,
             }),

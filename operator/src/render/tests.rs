@@ -16,12 +16,16 @@ fn cluster(spec: Value) -> Cluster {
 }
 
 fn rendered(cluster: &Cluster) -> Vec<Object> {
-    let size = cluster.spec.storage.size.clone();
+    let storage = &cluster.spec.storage;
+    let claim = ClaimTemplate {
+        size: storage.size.clone(),
+        class: storage.storage_class_name.clone(),
+    };
     objects(&Wanted {
         cluster,
         image: "node:test",
         replicas: cluster.spec.replicas,
-        claim_sizes: [size.clone(), size],
+        claims: [claim.clone(), claim],
     })
 }
 

@@ -31,7 +31,7 @@ use crate::api::{ANSWER_WITHIN, bounded};
 use crate::crd::VectorizerCluster;
 use crate::observe::Credentials;
 use crate::plan::{Peer, Plan, Step, plan};
-use crate::render::{Object, Wanted, objects};
+use crate::render::{ClaimTemplate, Object, Wanted, objects};
 use crate::world::{Cluster, LeaseSeen, Secrets, World};
 
 pub(crate) const CLUSTER: Uuid = Uuid::from_u128(0xc1);
@@ -399,6 +399,7 @@ impl Bench {
             status: typed.status.clone().unwrap_or_default(),
             default_image: "node:test".into(),
             objects: BTreeMap::new(),
+            refusals: BTreeMap::new(),
             applied: BTreeMap::new(),
             taken: BTreeSet::new(),
             secrets: Secrets::default(),
@@ -460,12 +461,16 @@ impl Bench {
     }
 
     pub(crate) fn objects(&self) -> Vec<Object> {
-        let size = self.world.cluster.spec.storage.size.clone();
+        let storage = &self.world.cluster.spec.storage;
+        let claim = ClaimTemplate {
+            size: storage.size.clone(),
+            class: storage.storage_class_name.clone(),
+        };
         objects(&Wanted {
             cluster: &self.world.cluster,
             image: "node:test",
             replicas: 2,
-            claim_sizes: [size.clone(), size],
+            claims: [claim.clone(), claim],
         })
     }
 

@@ -7,6 +7,7 @@ use vectorizer_api::replication::ReplicaStatus;
 
 use super::*;
 use crate::act::tests::fakes::{ApiServer, CLUSTER, answering, own_address, state};
+use crate::crd::Amount;
 use crate::crd::VectorizerCluster;
 use crate::world::Labels;
 

@@ -7,7 +7,7 @@ use super::pressure::pressure;
 use super::told::{Told, promotion};
 use crate::crd::Phase;
 use crate::names::{self, condition, reason};
-use crate::plan::{Draft, Severity, Wait};
+use crate::plan::{Draft, Severity, Verdict, Wait};
 use crate::world::{Member, Probe, World};
 
 /// What the conditions are made of.
@@ -96,6 +96,8 @@ impl Facts<'_, '_> {
             self.progressing(),
             self.degraded(),
             self.ready(),
+            self.pods_running(),
+            self.volumes(),
         ];
         told.extend(self.synchronous());
         told.extend(pressure(self.draft.world));
@@ -218,6 +220,35 @@ impl Facts<'_, '_> {
             others().count()
         );
         Told::yes(of, reason::REPLICAS_CONNECTED, &text)
+    }
+
+    /// Whether every wanted pod runs: by what Kubernetes says, not by whether its node answers.
+    fn pods_running(&self) -> Told {
+        let of = condition::PODS_RUNNING;
+        if let Some(Verdict { reason, text }) = &self.draft.pods {
+            return Told::no(of, reason, text);
+        }
+        let ready = |m: &&Member| m.seen.as_ref().is_some_and(|p| p.ready && !p.deleting);
+        let missing = self.draft.world.wanted().filter(|m| !ready(m));
+        let missing: Vec<_> = missing.map(|m| m.pod.as_str()).collect();
+        if missing.is_empty() {
+            Told::yes(of, reason::AS_WANTED, "every pod that is wanted runs")
+        } else {
+            let text = format!("not there or not ready: {}", missing.join(", "));
+            Told::no(of, reason::PODS_MISSING, &text)
+        }
+    }
+
+    fn volumes(&self) -> Told {
+        let of = condition::VOLUMES_AS_WANTED;
+        match &self.draft.volumes {
+            Some(Verdict { reason, text }) => Told::no(of, reason, text),
+            None => Told::yes(
+                of,
+                reason::AS_WANTED,
+                "no volume is known to be other than wanted",
+            ),
+        }
     }
 
     fn progressing(&self) -> Told {

@@ -17,8 +17,8 @@ use crate::crd::{Amount, ClusterStatus, Promote, PromoteMode, TargetStep, Vector
 use crate::names;
 use crate::plan::{At, Expect, Memory, Plan, Step, plan};
 use crate::world::{
-    ClaimSeen, Cluster, Kind, LeaseSeen, Member, ObjectRef, PodSeen, Probe, SecretSeen, Secrets,
-    Set, SetSeen, Stamp, World, parse_pod,
+    ClaimSeen, Cluster, Kind, LeaseSeen, Member, ObjectRef, PodSeen, Probe, Refusal, SecretSeen,
+    Secrets, Set, SetSeen, Stamp, Trouble, World, parse_pod,
 };
 
 mod controllers;
@@ -95,6 +95,26 @@ pub(crate) struct Model {
     pub(crate) heard_after: u64,
     /// Whether the API server refuses to label pods.
     pub(crate) labels_refused: bool,
+    /// What the API server refused when it was asked last.
+    pub(crate) refusals: BTreeMap<String, Refusal>,
+    /// Why pods could not be made: no more are, then.
+    pub(crate) refuses_pods: Option<Trouble>,
+    /// Whether the Lease is the cluster's own.
+    pub(crate) lease_owned: bool,
+}
+
+/// A claim of that size with its volume.
+pub(crate) fn bound(size: &str) -> ClaimSeen {
+    ClaimSeen {
+        uid: "u".into(),
+        version: "1".into(),
+        requested: Amount::from(size),
+        class: None,
+        blank: true,
+        bound: true,
+        deleting: false,
+        trouble: None,
+    }
 }
 
 pub(crate) fn spec(replicas: u32) -> VectorizerClusterSpec {
@@ -138,6 +158,9 @@ impl Model {
             versions: Vec::new(),
             heard_after: 0,
             labels_refused: false,
+            refusals: BTreeMap::new(),
+            refuses_pods: None,
+            lease_owned: true,
         }
     }
 

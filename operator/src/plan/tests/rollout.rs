@@ -1,10 +1,10 @@
 //! Scaling, new templates, larger volumes, drains.
 
-use super::model::Model;
+use super::model::{Model, bound};
 use crate::crd::{Amount, ImageSource, PromoteMode, PromotionReason};
 use crate::names::reason;
 use crate::plan::Step;
-use crate::world::{ClaimSeen, Set};
+use crate::world::{Set, Trouble};
 
 #[test]
 fn more_replicas_are_filled_and_fewer_are_let_go() {
@@ -108,7 +108,10 @@ fn a_broken_image_is_replaced_although_its_pod_never_became_ready() {
         .all(|s| !matches!(s, Step::Replace { .. }))
     {}
     model.kill("demo-replica-1");
-    model.node("demo-replica-1").pod.trouble = Some("ImagePullBackOff".into());
+    model.node("demo-replica-1").pod.trouble = Some(Trouble {
+        reason: "ImagePullBackOff".into(),
+        message: "not found".into(),
+    });
     for _ in 0..20 {
         model.pass();
     }
@@ -321,10 +324,7 @@ fn nobody_is_scaled_away_while_there_is_no_master() {
 #[test]
 fn claims_that_were_kept_grow_to_the_size_of_the_template() {
     let mut model = Model::healthy(2);
-    let small = ClaimSeen {
-        requested: Amount::from("5Gi"),
-        blank: true,
-    };
+    let small = bound("5Gi");
     model.claims.insert("data-demo-replica-0".into(), small);
     let plan = model.plan();
     let grows =

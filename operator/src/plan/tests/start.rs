@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::model::Model;
+use super::model::{Model, bound};
 use crate::crd::Initialization;
 use crate::names::{condition, reason};
 use crate::plan::Step;
@@ -65,7 +65,10 @@ fn without_a_place(pod: &str) -> Model {
     let mut model = Model::new(2);
     model.pass();
     model.kill(pod);
-    model.node(pod).pod.trouble = Some("0/3 nodes are available: insufficient cpu".into());
+    model.node(pod).pod.trouble = Some(crate::world::Trouble {
+        reason: "Unschedulable".into(),
+        message: "0/3 nodes are available: insufficient cpu".into(),
+    });
     model
 }
 
@@ -236,8 +239,8 @@ fn a_kept_volume_that_no_replica_would_have_waits_for_a_person() {
     let mut model = Model::new(1);
     model.cluster.spec.storage.retention = crate::crd::VolumeRetention::default();
     let kept = crate::world::ClaimSeen {
-        requested: crate::crd::Amount::from("10Gi"),
         blank: false,
+        ..bound("10Gi")
     };
     model.claims.insert("data-demo-replica-1".into(), kept);
     model.pass();
@@ -339,4 +342,100 @@ fn a_recovery_waits_for_every_volume_also_after_its_first_pass() {
     model.settle();
     model.assert_sound();
     assert_eq!(model.promotions, ["demo-replica-1"]);
+}
+
+#[test]
+fn a_lease_that_was_left_is_taken_over_with_the_master_that_writes_by_it() {
+    let mut model = Model::healthy(3);
+    model.ask(
+        "a",
+        crate::crd::PromoteMode::Switchover,
+        Some("demo-replica-1"),
+    );
+    model.settle();
+    let (master, epoch) = (model.master(), model.status.master.clone().unwrap().epoch);
+    model.status = crate::crd::ClusterStatus::default();
+    model.cluster.uid = Uuid::from_u128(0xc2);
+    model.cluster.spec.promote = None;
+    model.lease_owned = false;
+    model.promotions.clear();
+    model.settle();
+    model.assert_sound();
+    assert!(model.lease_owned);
+    assert_eq!(model.master(), master);
+    assert_eq!(model.status.master.clone().unwrap().epoch, epoch);
+    assert!(model.promotions.is_empty());
+}
+
+#[test]
+fn a_lease_from_a_backup_does_not_bring_back_an_older_epoch() {
+    let mut model = Model::healthy(3);
+    let backup = model.lease.clone();
+    model.ask(
+        "a",
+        crate::crd::PromoteMode::Switchover,
+        Some("demo-replica-1"),
+    );
+    model.settle();
+    model.ask(
+        "b",
+        crate::crd::PromoteMode::Switchover,
+        Some("demo-replica-0"),
+    );
+    model.settle();
+    let known = model.status.master.clone().unwrap().epoch;
+    let (furthest, acknowledged) = (model.master(), model.acknowledged);
+    for pod in ["demo-master-0", "demo-replica-0", "demo-replica-1"] {
+        model.kill(pod);
+    }
+    // The node that it names comes back on an older copy of its volume, and takes it by itself.
+    model.status = crate::crd::ClusterStatus::default();
+    model.cluster.spec.promote = None;
+    model.lease = backup;
+    model.lease_owned = false;
+    let node = model.node("demo-master-0");
+    node.facts.promised = 1;
+    node.facts.end = vectorizer_api::position::Position::new(1, 1);
+    node.facts.standing = vectorizer_replication::command::Standing::Master { epoch: 1 };
+    node.history = vectorizer_api::position::History::default();
+    for pod in ["demo-replica-0", "demo-replica-1", "demo-master-0"] {
+        model.revive(pod);
+    }
+    assert!(
+        model.node("demo-master-0").facts.writing,
+        "it holds the Lease"
+    );
+    model.writes = false;
+    model.promotions.clear();
+    model.settle();
+    model.assert_sound();
+    assert_eq!(model.master(), furthest);
+    let master = furthest.unwrap();
+    assert!(model.node(&master).facts.end.offset > acknowledged);
+    assert!(model.status.master.clone().unwrap().epoch > known);
+}
+
+#[test]
+fn what_a_lease_says_of_other_members_does_not_bind_a_cluster_that_is_empty() {
+    let mut old = Model::healthy(3);
+    let mut lease = old.lease.take().unwrap();
+    lease.1.concern = vectorizer_api::concern::Concern {
+        members: [1, 2, 3].map(Uuid::from_u128).into(),
+        acks: 1,
+    };
+    let epoch = lease.1.epoch;
+    lease.2 = 0;
+    let mut model = Model::new(2);
+    model.cluster.uid = Uuid::from_u128(0xc2);
+    model.lease = Some(lease);
+    model.lease_owned = false;
+    model.settle();
+    model.assert_sound();
+    let grant = model.lease.clone().unwrap().1;
+    assert!(grant.epoch > epoch);
+    assert_eq!(grant.concern.acks, 0);
+    assert!(
+        !grant.concern.members.contains(&Uuid::from_u128(1)),
+        "{grant:?}"
+    );
 }

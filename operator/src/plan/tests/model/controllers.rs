@@ -3,6 +3,12 @@
 use super::*;
 
 impl Model {
+    /// Somebody else has changed a StatefulSet, so that it is applied again.
+    pub(crate) fn forget_set(&mut self, name: &str) {
+        self.objects
+            .retain(|r, _| r.name != name || r.kind != Kind::StatefulSet);
+    }
+
     /// A StatefulSet is gone, and its pods are not.
     pub(crate) fn carry_out_orphan(&mut self, set: Set) {
         if let Some(seen) = self.sets[set.index()].take() {
@@ -29,9 +35,12 @@ impl Model {
             body["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"]
                 .as_str()
                 .unwrap();
+        let class = body["spec"]["volumeClaimTemplates"][0]["spec"]["storageClassName"].as_str();
+        let class = class.map(str::to_owned);
         let revision = Some(format!("{:x}", fold(&body["spec"]["template"].to_string())));
         self.sets[set.index()] = Some(SetSeen {
             name: name.to_owned(),
+            set,
             uid: name.to_owned(),
             replicas,
             revision: revision.clone(),
@@ -39,10 +48,11 @@ impl Model {
                 .as_str()
                 .map(str::to_owned),
             claim_size: Amount::from(size),
+            claim_class: class.clone(),
             deleting: false,
         });
         for ordinal in 0..replicas {
-            if self.nodes.contains_key(&(set, ordinal)) {
+            if self.nodes.contains_key(&(set, ordinal)) || self.refuses_pods.is_some() {
                 continue;
             }
             let id = self.fresh();
@@ -54,8 +64,8 @@ impl Model {
             let boot = self.fresh();
             let claim = names::claim(&self.cluster.pod(set, ordinal));
             self.claims.entry(claim).or_insert(ClaimSeen {
-                requested: Amount::from(size),
-                blank: true,
+                class: class.clone(),
+                ..bound(size)
             });
             let node = Node {
                 facts: RoleFacts {
@@ -79,6 +89,7 @@ impl Model {
                     revision: revision.clone(),
                     trouble: None,
                     oom_killed: None,
+                    mislabelled: false,
                     cordoned: false,
                 },
                 alive: true,

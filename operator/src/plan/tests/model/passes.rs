@@ -213,6 +213,22 @@ impl Model {
                 seen.requested = Amount::from(size.as_str());
                 Ok(())
             }
+            Step::DeleteClaim { claim, .. } => {
+                let gone = self.claims.remove(claim);
+                assert!(
+                    gone.is_none_or(|gone| !gone.bound),
+                    "{claim} holds a volume"
+                );
+                Ok(())
+            }
+            Step::Relabel { pod, .. } => {
+                self.node(pod).pod.mislabelled = false;
+                Ok(())
+            }
+            Step::AdoptLease => {
+                self.lease_owned = true;
+                Ok(())
+            }
             Step::Orphan { set, .. } => {
                 let is_master = set.ends_with("-master");
                 self.carry_out_orphan(if is_master { Set::Master } else { Set::Replica });

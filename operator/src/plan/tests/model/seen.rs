@@ -16,6 +16,7 @@ impl Model {
             None => LeaseSeen::Missing,
             Some((version, grant, changed)) => LeaseSeen::Held {
                 version: version.to_string(),
+                owned: self.lease_owned,
                 grant: grant.clone(),
                 unchanged: Duration::from_millis(self.now_ms - changed),
             },
@@ -32,6 +33,7 @@ impl Model {
             objects: stamps.collect(),
             applied: self.objects.clone(),
             taken: self.taken.clone(),
+            refusals: self.refusals.clone(),
             secrets: self.secrets.clone(),
             sets: self.sets.clone(),
             claims: self.claims.clone(),
@@ -55,6 +57,7 @@ impl Model {
             pod: self.cluster.pod(set, ordinal),
             set,
             ordinal,
+            absent: self.refuses_pods.clone().filter(|_| node.is_none()),
             seen: node.map(|n| n.pod.clone()),
             probe,
         }
