@@ -3,7 +3,9 @@
 
 mod chart;
 mod create;
+mod first_hours;
 mod kept;
+mod left_behind;
 mod promotion;
 mod python_client;
 mod recovery;

@@ -61,17 +61,42 @@ fn creations() -> Vec<(&'static str, Value, &'static str)> {
         (
             "wrong",
             json!({ "storage": { "size": "0" } }),
-            "storage.size: must be a size above 0",
+            "storage.size: must be a size of at least 64Mi",
         ),
         (
             "wrong",
             json!({ "storage": { "size": 0 } }),
-            "storage.size: must be a size above 0",
+            "storage.size: must be a size of at least 64Mi",
         ),
         (
             "wrong",
             json!({ "storage": { "size": "ten" } }),
-            "storage.size: must be a size above 0",
+            "storage.size: must be a size of at least 64Mi",
+        ),
+        (
+            "wrong",
+            json!({ "storage": { "size": 10 } }),
+            "storage.size: must be a size of at least 64Mi",
+        ),
+        (
+            "wrong",
+            json!({ "storage": { "size": "63Mi" } }),
+            "storage.size: must be a size of at least 64Mi",
+        ),
+        (
+            "wrong",
+            json!({ "tolerations": [{ "key": "dedicated", "operator": "Equals", "value": "a" }] }),
+            "tolerations: operator must be Exists or Equal",
+        ),
+        (
+            "wrong",
+            json!({ "tolerations": [{ "key": "dedicated", "effect": "NoRun" }] }),
+            "tolerations: operator must be Exists or Equal",
+        ),
+        (
+            "wrong",
+            json!({ "tolerations": [{ "key": "dedicated", "operator": "Exists", "value": "a" }] }),
+            "tolerations: with operator Exists there is no value",
         ),
         (
             "wrong",
@@ -133,15 +158,15 @@ fn changes() -> Vec<(Value, &'static str)> {
     vec![
         (
             json!({ "storage": { "size": "1Gi" } }),
-            "storage.size: may only grow",
+            "spec.storage.size: may only grow",
         ),
         (
             json!({ "storage": { "size": 1 << 30 } }),
-            "storage.size: may only grow",
+            "spec.storage.size: may only grow",
         ),
         (
             json!({ "storage": { "storageClassName": "other" } }),
-            "storage.storageClassName: cannot be changed",
+            "spec.storage.storageClassName: cannot be changed once there was a master",
         ),
         (
             json!({ "promote": { "mode": "Failover" } }),
@@ -204,7 +229,9 @@ async fn wrong_manifests(scope: Scope) -> Result<()> {
     });
     let object = serde_json::from_value(manifest("kept", &spec)).or_fail("manifest")?;
     let made = clusters.create(&PostParams::default(), &object).await;
-    let made = made.or_fail("creating the cluster to change")?;
+    made.or_fail("creating the cluster to change")?;
+    free_before_the_first_master(&scope).await?;
+    let made = clusters.get("kept").await.or_fail("kept")?;
     for (change, says) in changes() {
         let patch = Patch::Merge(json!({ "spec": change }));
         let refused = clusters
@@ -215,6 +242,30 @@ async fn wrong_manifests(scope: Scope) -> Result<()> {
     }
     let now = clusters.get("kept").await.or_fail("kept")?;
     assert_eq!(now.data["spec"], made.data["spec"]);
+    Ok(())
+}
+
+/// Size and class of the volumes may be corrected as long as nothing was written to them. Ends with a status that names
+/// a master.
+async fn free_before_the_first_master(scope: &Scope) -> Result<()> {
+    let clusters = cluster::api(scope);
+    let parameters = PatchParams::default();
+    for storage in [
+        json!({ "size": "1Gi", "storageClassName": "other" }),
+        json!({ "size": "2Gi", "storageClassName": null }),
+    ] {
+        let patch = Patch::Merge(json!({ "spec": { "storage": storage } }));
+        let changed = clusters.patch("kept", &parameters, &patch).await;
+        changed.or_fail("correcting what nothing was written to")?;
+    }
+    let id = "8c5a0d2e-0000-4000-8000-000000000001";
+    let master = json!({
+        "pod": "kept-master-0", "nodeID": id, "bootID": id, "epoch": 1, "since": "2026-01-01T00:00:00Z",
+        "endpoint": "http://kept-rw",
+    });
+    let patch = Patch::Merge(json!({ "status": { "master": master } }));
+    let named = clusters.patch_status("kept", &parameters, &patch).await;
+    named.or_fail("naming a master")?;
     Ok(())
 }
 
