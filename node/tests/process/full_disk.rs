@@ -237,16 +237,7 @@ async fn a_short_disk_takes_the_log_down_to_the_newest_checkpoint_before_a_write
     // What stands in the way of everything else is dropped, and all of its room comes back.
     disk.leave(300);
     master.client.delete_collection("c").await.unwrap();
-    until("its room to come back", async || {
-        let free = master.metric("vectorizer_disk_free_bytes").await;
-        if free > 1_500 * KIB {
-            Ok(())
-        } else {
-            Err((free, master.status().await))
-        }
-    })
-    .await;
-    master.create().await;
+    until("its room to come back", async || master.try_create().await).await;
     master.put(0..100).await;
     master.kill();
     let master = at_home.start().await;

@@ -322,13 +322,17 @@ impl Node {
 
     /// Creates collection `c` of dimension 2.
     pub async fn create(&self) {
+        self.try_create().await.unwrap();
+    }
+
+    pub async fn try_create(&self) -> Result<(), ClientError> {
         let wish = CreateCollection {
             name: "c".to_owned(),
             dimension: Some(2),
             metric: Some(Metric::Euclidean),
             ..CreateCollection::default()
         };
-        self.client.create_collection(&wish).await.unwrap();
+        self.client.create_collection(&wish).await.map(drop)
     }
 
     /// Writes the vectors of these numbers, in one batch; the position of the write.
