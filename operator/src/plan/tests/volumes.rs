@@ -241,3 +241,25 @@ fn a_volume_that_could_not_grow_is_asked_again_when_it_is_time() {
     model.assert_sound();
     assert_eq!(model.condition(condition::VOLUMES_AS_WANTED).0, "True");
 }
+
+#[test]
+fn a_claim_that_a_volume_is_bound_to_is_never_deleted() {
+    let mut model = mistyped();
+    model.claims.insert(
+        CLAIMS[0].into(),
+        ClaimSeen {
+            class: Some("fats".into()),
+            ..bound("10Gi")
+        },
+    );
+    model.cluster.spec.storage.storage_class_name = Some("fast".into());
+    for _ in 0..5 {
+        let plan = model.pass();
+        let deletes = |s: &Step| matches!(s, Step::DeleteClaim { claim, .. } if claim == CLAIMS[0]);
+        assert!(!plan.steps.iter().any(deletes), "{:?}", plan.steps);
+    }
+    assert_eq!(
+        model.condition(condition::VOLUMES_AS_WANTED).1,
+        reason::VOLUME_OF_ANOTHER_CLASS
+    );
+}
