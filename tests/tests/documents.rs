@@ -135,6 +135,12 @@ fn the_chart_carries_the_generated_definition() {
         file(&format!("crds/{name}")) == chart,
         "the chart's copy of crds/{name} is stale: `make crds`"
     );
+    // Helm takes every file there: of two with the same definition, either may win.
+    for folder in ["crds", "charts/vectorizer-operator/definitions"] {
+        let files = std::fs::read_dir(root().join(folder)).unwrap();
+        let files = files.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert_eq!(files.collect::<Vec<_>>(), [name], "in {folder}");
+    }
 }
 
 /// Where people are told how to ask for a promotion.
