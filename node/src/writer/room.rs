@@ -5,7 +5,7 @@
 //! |---|---|
 //! | below twice `min_free_fraction` and the next checkpoint | the log is given up, down to the newest checkpoint |
 //! | below twice `min_free_fraction`, or 1 GiB beyond it | full syncs hold the log no longer |
-//! | below `min_free_fraction` (5 %) | writes that grow are refused, deletes go on |
+//! | below `min_free_fraction` (5 %) and the next checkpoint | writes that grow are refused, deletes go on |
 //! | below two fifths of it (2 %) | checkpoints and incoming full syncs are given up: `data_dir/space.rs` |
 //! | below a fifth of it (1 %) | a replica takes nothing more |
 //! | next to nothing | the reserve is given up: deletes have one half of it, epochs and role files the rest |
@@ -33,6 +33,8 @@ const ASK_PART: u64 = 16;
 const LEAST: u64 = 64 << 10;
 /// A trouble that lasts is told again after this long.
 const TELL_EVERY: Duration = Duration::from_secs(60);
+/// A checkpoint is on its way where log has to go; a disk without room for one is too full when it is so for longer.
+const CRAMPED_FOR: Duration = Duration::from_secs(10);
 /// A disk that was too full counts as such until so much more is free, as a fraction of it.
 const RECOVERED: f64 = 0.01;
 
@@ -102,6 +104,8 @@ pub(super) struct Rooms {
     /// Bytes of the store, of late.
     stored: u64,
     told: Told,
+    /// Since when there is no room for the next checkpoint.
+    cramped: Option<Instant>,
     pub(super) report: watch::Sender<Room>,
 }
 
@@ -124,6 +128,7 @@ impl Rooms {
             grown: 0,
             stored: 0,
             told: Told::default(),
+            cramped: None,
             report: watch::Sender::default(),
         }
     }
@@ -195,6 +200,15 @@ impl Writer {
         };
         let what_to_do = || self.disk_words(space);
         match need {
+            Need::Growth if !self.leaves_room_for_a_checkpoint(space, bytes) => {
+                // It frees the log that stands in the way.
+                self.checkpoints.look();
+                Err(format!(
+                    "there would be no room for the next checkpoint of the data, without which the log cannot be given \
+                     up: only deletes are accepted until there is more. {}",
+                    what_to_do()
+                ))
+            }
             Need::Growth | Need::Following if space.fraction_after(bytes) >= limit => Ok(()),
             Need::Growth => Err(format!(
                 "less than {:.0} % of the disk would be free: only deletes are accepted until there is more. {}",
@@ -229,6 +243,15 @@ impl Writer {
                 Ok(())
             }
         }
+    }
+
+    /// Whether the next checkpoint fits on the disk once `bytes` more are written. A log that has grown over its room could
+    /// never be given up again.
+    fn leaves_room_for_a_checkpoint(&self, space: FreeSpace, bytes: u64) -> bool {
+        // What was written since is in the store as well, or was there before.
+        let stored = self.rooms.stored + self.rooms.written + bytes;
+        let to_come = self.checkpoints.to_come(stored);
+        space.of == 0 || space.fraction_after(bytes + to_come) >= self.options.min_free_fraction
     }
 
     /// Whether there is memory for `bytes` more; if not, why.
@@ -300,7 +323,13 @@ impl Writer {
     fn report_room(&mut self, space: Option<FreeSpace>, log_max_bytes: Option<u64>) {
         let was_full = self.rooms.report.borrow().disk_full.is_some();
         let least = self.options.min_free_fraction + if was_full { RECOVERED } else { 0.0 };
-        let full = space.filter(|space| space.fraction_after(0) < least);
+        let full = space.filter(|space| {
+            let fits = self.leaves_room_for_a_checkpoint(*space, 0);
+            let since = (!fits).then(|| self.rooms.cramped.unwrap_or_else(Instant::now));
+            self.rooms.cramped = since;
+            let lasts = since.is_some_and(|since| since.elapsed() > CRAMPED_FOR);
+            space.fraction_after(0) < least || lasts
+        });
         let disk_full = full.map(|space| format!("the disk is full: {}", self.disk_words(space)));
         let memory = self.rooms.memory(0);
         let stored = self.rooms.stored;
